@@ -1,0 +1,282 @@
+//! Whether one node can serve one slot in one way, and what rules it out.
+
+use crate::index::{Index, NodeId};
+use crate::ledger::{Amounts, Demand, Ledger, Release};
+use crate::outcome::ReasonCode;
+use crate::ways::Way;
+use crate::world::{Liveness, WorkloadKey};
+use jiff::Timestamp;
+use perwatt_crds::inventory::DeviceHealth;
+use std::time::Duration;
+
+/// What a check may look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Scene<'a, 'w> {
+    pub index: &'a Index<'w>,
+    pub ledger: &'a Ledger<'w>,
+    pub now: Timestamp,
+}
+
+/// One pod of one slot, asked of a node.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask<'a, 'w> {
+    pub slot: (&'a WorkloadKey, &'a str),
+    pub demand: Demand<'w>,
+    /// What the slot's own pods give back on the node before the pod starts.
+    pub release: &'a Release<'w>,
+    /// How long the device must have been healthy.
+    pub stable_for: Duration,
+    /// Leave alone the devices that other slots wait for.
+    pub respect_wishes: bool,
+}
+
+/// What a check found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    pub outcome: Result<Score, Reject>,
+    /// Whether it would do if every device were healthy.
+    pub possible: bool,
+}
+
+/// How good a node is among equals: the most free devices, then the least requested CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Score {
+    minus_free_devices: i64,
+    cpu_share_permille: i64,
+}
+
+/// What rules a node out. In order: the further down, the closer the node is to serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reject {
+    NoSuchDevice { offered: i64 },
+    NotReady,
+    Tainted,
+    Cordoned,
+    Full { lack: Lack, need: i64, free: i64 },
+    Busy { devices: i64, requested: i64 },
+    NotOffered { offered: i64, requested: i64 },
+    Unhealthy,
+    Recovering { since: Timestamp, until: Timestamp },
+}
+
+/// What a node has too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    Cpu,
+    Memory,
+    Pods,
+}
+
+impl Reject {
+    pub fn code(self) -> ReasonCode {
+        match self {
+            Self::NoSuchDevice { .. } => ReasonCode::NoSuchDevice,
+            Self::NotReady => ReasonCode::NodeNotReady,
+            Self::Tainted => ReasonCode::NodeTainted,
+            Self::Cordoned => ReasonCode::NodeCordoned,
+            Self::Full { .. } => ReasonCode::NodeFull,
+            Self::Busy { .. } => ReasonCode::DeviceBusy,
+            Self::NotOffered { .. } | Self::Unhealthy => ReasonCode::DeviceUnhealthy,
+            Self::Recovering { .. } => ReasonCode::DeviceRecovering,
+        }
+    }
+}
+
+/// Whether a node can serve, from what it is to what its devices are.
+pub(crate) fn check(scene: Scene<'_, '_>, node: NodeId, way: &Way<'_>, ask: Ask<'_, '_>) -> Verdict {
+    let no = |reject| Verdict {
+        outcome: Err(reject),
+        possible: false,
+    };
+    let devices = way
+        .resource()
+        .map(|resource| Devices::count(scene, node, way, resource, ask));
+    if let Some(Devices {
+        exist: Err(reject), ..
+    }) = devices
+    {
+        return no(reject);
+    }
+    if let Some(reject) = check_node(scene, node).or_else(|| check_room(scene, node, ask)) {
+        return no(reject);
+    }
+    let Some(devices) = devices else {
+        return Verdict {
+            outcome: Ok(scene.score(node, 0)),
+            possible: true,
+        };
+    };
+    match devices.check(scene.now, ask.stable_for) {
+        None => Verdict {
+            outcome: Ok(scene.score(node, devices.free)),
+            possible: true,
+        },
+        Some(reject) => Verdict {
+            outcome: Err(reject),
+            possible: devices.would_be_free,
+        },
+    }
+}
+
+impl Scene<'_, '_> {
+    fn score(&self, node: NodeId, free_devices: i64) -> Score {
+        Score {
+            minus_free_devices: -free_devices,
+            cpu_share_permille: self.ledger.cpu_share_permille(node),
+        }
+    }
+}
+
+fn check_node(scene: Scene<'_, '_>, node: NodeId) -> Option<Reject> {
+    let node = scene.index.node(node);
+    if node.liveness != Liveness::Ready {
+        return Some(Reject::NotReady);
+    }
+    if !node.foreign_taints.is_empty() {
+        return Some(Reject::Tainted);
+    }
+    node.unschedulable.then_some(Reject::Cordoned)
+}
+
+fn check_room(scene: Scene<'_, '_>, node: NodeId, ask: Ask<'_, '_>) -> Option<Reject> {
+    let free = scene.ledger.free(node).plus(ask.release.amounts);
+    let Amounts {
+        cpu_millis,
+        memory_bytes,
+        pods,
+    } = ask.demand.amounts;
+    let lacks =
+        |lack, need: i64, free: i64| (need > 0 && need > free).then_some(Reject::Full { lack, need, free });
+    lacks(Lack::Cpu, cpu_millis, free.cpu_millis)
+        .or_else(|| lacks(Lack::Memory, memory_bytes, free.memory_bytes))
+        .or_else(|| lacks(Lack::Pods, pods, free.pods))
+}
+
+/// The devices of one profile on one node, as one slot sees them.
+struct Devices {
+    exist: Result<(), Reject>,
+    external: bool,
+    /// Devices that the agent reports.
+    listed: i64,
+    offered: i64,
+    /// Requested by others, or awaited by them.
+    taken: i64,
+    /// The kubelet's word: what it offers less what is taken.
+    free: i64,
+    /// One would be free if all were healthy.
+    would_be_free: bool,
+    /// Since when there has been a healthy one for this slot, counting the others' out.
+    healthy_since: Option<Timestamp>,
+}
+
+impl Devices {
+    fn count(scene: Scene<'_, '_>, node: NodeId, way: &Way<'_>, resource: &str, ask: Ask<'_, '_>) -> Self {
+        let row = scene.ledger.extended(node, resource);
+        let external = way.profile.is_some_and(|profile| profile.external);
+        let released = ask.release.of_resource(resource);
+        let (listed, held_by_slot, mut healthy) = listed_devices(scene, node, way, released > 0, ask.slot);
+        let wished = if ask.respect_wishes { row.wished } else { 0 };
+        let others = row.requested - released;
+        let taken = others + wished;
+        // Whose device is not known may be any healthy one: count those out too.
+        let named = row.named - held_by_slot.min(released);
+        let unnamed = usize::try_from(others - named + wished).unwrap_or(0);
+        healthy.sort_unstable();
+        let none = if external {
+            row.allocatable == 0 && !scene.offers(node, resource)
+        } else {
+            listed == 0
+        };
+        Self {
+            exist: if none {
+                Err(Reject::NoSuchDevice {
+                    offered: row.allocatable,
+                })
+            } else {
+                Ok(())
+            },
+            external,
+            listed,
+            offered: row.allocatable,
+            taken,
+            free: row.allocatable - taken,
+            would_be_free: !external && listed - taken >= 1,
+            healthy_since: healthy.get(unnamed).copied(),
+        }
+    }
+
+    fn check(&self, now: Timestamp, stable_for: Duration) -> Option<Reject> {
+        if self.external {
+            return self.check_external();
+        }
+        if !self.would_be_free {
+            return Some(Reject::Busy {
+                devices: self.listed,
+                requested: self.taken,
+            });
+        }
+        let Some(since) = self.healthy_since else {
+            return Some(Reject::Unhealthy);
+        };
+        if self.free < 1 {
+            return Some(Reject::NotOffered {
+                offered: self.offered,
+                requested: self.taken,
+            });
+        }
+        let until = since.saturating_add(stable_for).unwrap_or(Timestamp::MAX);
+        (until > now).then_some(Reject::Recovering { since, until })
+    }
+
+    /// Another plugin's devices: the kubelet's word is all there is.
+    fn check_external(&self) -> Option<Reject> {
+        if self.free >= 1 {
+            return None;
+        }
+        if self.offered == 0 {
+            return Some(Reject::NotOffered {
+                offered: 0,
+                requested: self.taken,
+            });
+        }
+        Some(Reject::Busy {
+            devices: self.offered,
+            requested: self.taken,
+        })
+    }
+}
+
+impl Scene<'_, '_> {
+    fn offers(&self, node: NodeId, resource: &str) -> bool {
+        self.index.node(node).allocatable.extended.contains_key(resource)
+    }
+}
+
+/// How many devices of the way's profile there are, how many the slot itself holds, and since
+/// when those that it could get have been healthy.
+fn listed_devices(
+    scene: Scene<'_, '_>,
+    node: NodeId,
+    way: &Way<'_>,
+    gives_back: bool,
+    slot: (&WorkloadKey, &str),
+) -> (i64, i64, Vec<Timestamp>) {
+    let (mut listed, mut own, mut healthy) = (0, 0, Vec::new());
+    for (place, device) in scene.index.node(node).devices.iter().enumerate() {
+        if Some(device.profile.as_str()) != way.profile_name {
+            continue;
+        }
+        listed += 1;
+        let holder = device
+            .held_by
+            .as_ref()
+            .filter(|_| scene.ledger.is_held(node, place));
+        let is_own = holder.is_some_and(|(key, name)| key == slot.0 && name == slot.1);
+        own += i64::from(is_own);
+        let available = holder.is_none() || (is_own && gives_back);
+        if available && device.health == DeviceHealth::Healthy {
+            healthy.push(device.health_since);
+        }
+    }
+    (listed, own, healthy)
+}

@@ -1,0 +1,235 @@
+//! Reasons and decisions in words.
+
+use crate::check::{Lack, Reject, Scene};
+use crate::choose::Choice;
+use crate::index::NodeId;
+use crate::outcome::{Candidate, Reason, ReasonCode};
+use crate::slot::Slot;
+use crate::survey::{Finding, Group};
+use crate::ways::Way;
+use crate::world::Liveness;
+use perwatt_crds::inventory::DeviceHealth;
+
+/// The longest message, in bytes: what a condition and an event hold.
+pub const MESSAGE_BYTES: usize = 1024;
+
+/// A candidate that was not chosen.
+pub(crate) fn candidate(way: &Way<'_>, node: Option<&str>, rejected: Option<Reason>) -> Candidate {
+    Candidate {
+        variant: way.variant.name.clone(),
+        profile: way.profile_name.map(str::to_owned),
+        node: node.map(str::to_owned),
+        rejected,
+        chosen: false,
+    }
+}
+
+/// Why no node serves in this way, and the node where there is but one.
+pub(crate) fn rejection<'w>(
+    scene: Scene<'_, 'w>,
+    way: &Way<'_>,
+    finding: &Finding,
+) -> (Reason, Option<&'w str>) {
+    let Some(closest) = finding.groups.first() else {
+        let message = "no node matches placement.nodes: `kubectl get nodes --show-labels` lists them";
+        return (
+            Reason {
+                code: ReasonCode::NoNodeMatches,
+                message: message.to_owned(),
+            },
+            None,
+        );
+    };
+    let messages: Vec<_> = finding
+        .groups
+        .iter()
+        .map(|group| describe_group(scene, way, group))
+        .collect();
+    let reason = Reason {
+        code: closest.code,
+        message: cut(messages.join("; ")),
+    };
+    let only = finding.groups.len() == 1 && closest.count == 1;
+    let node = closest
+        .first
+        .first()
+        .filter(|_| only)
+        .map(|(node, _)| scene.index.name(*node));
+    (reason, node)
+}
+
+fn describe_group(scene: Scene<'_, '_>, way: &Way<'_>, group: &Group) -> String {
+    if let ([(node, reject)], 1) = (group.first.as_slice(), group.count) {
+        return describe(scene, way, *node, *reject);
+    }
+    let names: Vec<_> = group
+        .first
+        .iter()
+        .map(|(node, _)| scene.index.name(*node))
+        .collect();
+    let more = if group.count > names.len() { ", …" } else { "" };
+    let what = match group.code {
+        ReasonCode::NoSuchDevice => "no such device",
+        ReasonCode::NodeNotReady => "not ready",
+        ReasonCode::NodeTainted => "tainted",
+        ReasonCode::NodeCordoned => "cordoned",
+        ReasonCode::NodeFull => "too little room",
+        ReasonCode::DeviceBusy => "device busy",
+        ReasonCode::DeviceUnhealthy => "device not usable",
+        ReasonCode::DeviceRecovering => "device recovering",
+        other => other.as_str(),
+    };
+    let mut text = format!("{} nodes: {what} ({}{more})", group.count, names.join(", "));
+    if let (
+        Some((node, reject)),
+        ReasonCode::NodeFull | ReasonCode::DeviceUnhealthy | ReasonCode::DeviceRecovering,
+    ) = (group.first.first(), group.code)
+    {
+        text.push_str(&format!(", such as: {}", describe(scene, way, *node, *reject)));
+    }
+    text
+}
+
+/// What rules out one node, with numbers.
+fn describe(scene: Scene<'_, '_>, way: &Way<'_>, id: NodeId, reject: Reject) -> String {
+    let node = scene.index.name(id);
+    let profile = way.profile_name.unwrap_or_default();
+    let resource = way.resource().unwrap_or_default();
+    match reject {
+        Reject::NoSuchDevice { offered: 0 } => format!("{node} has no {profile}"),
+        Reject::NoSuchDevice { offered } => {
+            format!("{node} offers {offered} {resource}, but its agent reports no device of {profile}")
+        }
+        Reject::NotReady => match scene.index.node(id).liveness {
+            Liveness::Silent { since } => format!("{node} is silent since {}", time(since)),
+            _ => format!("{node} is not ready"),
+        },
+        Reject::Tainted => {
+            format!(
+                "{node} has the taint {}",
+                scene.index.node(id).foreign_taints.join(", ")
+            )
+        }
+        Reject::Cordoned => format!("{node} is cordoned: `kubectl uncordon {node}` admits new pods"),
+        Reject::Full { lack, need, free } => {
+            format!(
+                "needs {}, {} free on {node}",
+                amount(lack, need),
+                amount(lack, free.max(0))
+            )
+        }
+        Reject::Busy { devices, requested } => {
+            format!("{requested} of {devices} {profile} on {node} in use or promised")
+        }
+        Reject::NotOffered { offered, requested } => format!(
+            "the kubelet on {node} offers {offered} {resource}, {requested} requested, though a device is there"
+        ),
+        Reject::Unhealthy => describe_unhealthy(scene, profile, id),
+        Reject::Recovering { since, until } => format!(
+            "{profile} on {node} is healthy again since {}, trusted from {}",
+            time(since),
+            time(until)
+        ),
+    }
+}
+
+fn describe_unhealthy(scene: Scene<'_, '_>, profile: &str, id: NodeId) -> String {
+    let node = scene.index.name(id);
+    let devices = &scene.index.node(id).devices;
+    let unwell = devices.iter().filter(|device| device.profile == profile);
+    let mut unwell = unwell.filter(|device| device.health != DeviceHealth::Healthy);
+    let Some(device) = unwell.next() else {
+        return format!("the healthy {profile} on {node} may be in use by a pod that does not say so");
+    };
+    let more = match unwell.count() {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    let why = if device.health_message.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", device.health_message)
+    };
+    format!("{} on {node} is {}{more}{why}", device.id, device.health.as_str())
+}
+
+/// Time to the second.
+pub(crate) fn time(when: jiff::Timestamp) -> String {
+    when.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn amount(lack: Lack, amount: i64) -> String {
+    match lack {
+        Lack::Cpu => format!("{amount}m CPU"),
+        Lack::Memory => format!("{}Mi memory", amount / (1024 * 1024)),
+        Lack::Pods => format!("{amount} pod places"),
+    }
+}
+
+/// What was chosen, and what ruled out the better ones.
+pub(crate) fn decision(scene: Scene<'_, '_>, ways: &[Way<'_>], choice: &Choice) -> String {
+    let Some((place, node)) = choice.target else {
+        return String::new();
+    };
+    let mut text = format!("{} at {}", ways[place].label(), scene.index.name(node));
+    for (place, candidate) in choice.candidates.iter().enumerate() {
+        if candidate.chosen {
+            break;
+        }
+        if let Some(reason) = &candidate.rejected {
+            text.push_str(&format!("; not {}: {}", ways[place].label(), reason.message));
+        }
+    }
+    cut(text)
+}
+
+/// Why nothing may serve a slot.
+pub(crate) fn no_feasible(slot: &Slot<'_>, ways: &[Way<'_>], choice: &Choice, has_nodes: bool) -> Reason {
+    if !has_nodes {
+        let message = "no node matches placement.nodes: `kubectl get nodes --show-labels` lists them";
+        return Reason {
+            code: ReasonCode::NoNodeMatches,
+            message: message.to_owned(),
+        };
+    }
+    let rejected: Vec<_> = choice
+        .candidates
+        .iter()
+        .zip(ways)
+        .filter_map(|(candidate, way)| Some((candidate.rejected.as_ref()?, way)))
+        .collect();
+    let tried: Vec<_> = rejected
+        .iter()
+        .map(|(reason, way)| format!("{}: {}", way.label(), reason.message))
+        .collect();
+    let first = rejected.first().map(|(reason, _)| reason.code);
+    let all_alike = rejected.iter().all(|(reason, _)| Some(reason.code) == first);
+    let of_node = [
+        ReasonCode::NodeCordoned,
+        ReasonCode::NodeTainted,
+        ReasonCode::NodeNotReady,
+    ];
+    let code = first
+        .filter(|code| all_alike && of_node.contains(code))
+        .unwrap_or(ReasonCode::NoFeasibleVariant);
+    Reason {
+        code,
+        message: cut(format!(
+            "no variant may serve {}: {}",
+            slot.name,
+            tried.join("; ")
+        )),
+    }
+}
+
+/// Cuts a message to what conditions and events hold, between characters.
+pub(crate) fn cut(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES {
+        let end = (0..=MESSAGE_BYTES - '…'.len_utf8())
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,106 @@
+//! The world, indexed once for a pass: nodes by number, our pods by workload and slot.
+
+use crate::world::{Node, OwnedPod, Pod, PodState, Role, WorkloadKey, World};
+use std::collections::BTreeMap;
+
+/// A node's place in the order of names.
+pub(crate) type NodeId = usize;
+
+/// A pod of ours and what we know of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnPod<'w> {
+    pub pod: &'w Pod,
+    pub owned: &'w OwnedPod,
+    pub node: Option<NodeId>,
+}
+
+impl OwnPod<'_> {
+    pub fn name(&self) -> &str {
+        &self.pod.name
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.owned.state == PodState::Ready
+    }
+
+    /// Starts or is ready: it will serve, or does.
+    pub fn is_live(&self) -> bool {
+        matches!(self.owned.state, PodState::Ready | PodState::Starting { .. })
+    }
+
+    pub fn is_bridge(&self) -> bool {
+        self.owned.role == Role::Bridge
+    }
+}
+
+/// The world by number and by slot.
+pub(crate) struct Index<'w> {
+    pub world: &'w World,
+    pub nodes: Vec<(&'w str, &'w Node)>,
+    ids: BTreeMap<&'w str, NodeId>,
+    pods: BTreeMap<&'w WorkloadKey, BTreeMap<&'w str, Vec<OwnPod<'w>>>>,
+}
+
+impl<'w> Index<'w> {
+    pub fn new(world: &'w World) -> Self {
+        let nodes: Vec<_> = world
+            .nodes
+            .iter()
+            .map(|(name, node)| (name.as_str(), node))
+            .collect();
+        let ids: BTreeMap<_, _> = nodes
+            .iter()
+            .enumerate()
+            .map(|(id, (name, _))| (*name, id))
+            .collect();
+        let mut pods: BTreeMap<&WorkloadKey, BTreeMap<&str, Vec<OwnPod>>> = BTreeMap::new();
+        for pod in &world.pods {
+            let Some(owned) = &pod.owned else { continue };
+            let node = pod.node.as_deref().and_then(|name| ids.get(name).copied());
+            let slots = pods.entry(&owned.workload).or_default();
+            slots
+                .entry(&owned.slot)
+                .or_default()
+                .push(OwnPod { pod, owned, node });
+        }
+        // The order in which a watch delivered them must not matter.
+        for found in pods.values_mut().flat_map(BTreeMap::values_mut) {
+            found.sort_by_key(|own| (own.owned.created, own.name().to_owned()));
+        }
+        Self {
+            world,
+            nodes,
+            ids,
+            pods,
+        }
+    }
+
+    pub fn id(&self, node: &str) -> Option<NodeId> {
+        self.ids.get(node).copied()
+    }
+
+    pub fn name(&self, node: NodeId) -> &'w str {
+        self.nodes[node].0
+    }
+
+    pub fn node(&self, node: NodeId) -> &'w Node {
+        self.nodes[node].1
+    }
+
+    /// The pods of a slot, oldest first.
+    pub fn pods_of(&self, workload: &WorkloadKey, slot: &str) -> &[OwnPod<'w>] {
+        self.pods
+            .get(workload)
+            .and_then(|slots| slots.get(slot))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Every slot of a workload that has pods, whether it should exist or not.
+    pub fn slots_with_pods(&self, workload: &WorkloadKey) -> impl Iterator<Item = (&'w str, &[OwnPod<'w>])> {
+        let slots = self.pods.get(workload);
+        slots
+            .into_iter()
+            .flatten()
+            .map(|(slot, pods)| (*slot, pods.as_slice()))
+    }
+}

@@ -1,0 +1,139 @@
+//! Whether a pod is still on its slot's assignment.
+
+use crate::index::{Index, NodeId, OwnPod};
+use crate::slot::Slot;
+use crate::ways::Way;
+use crate::world::{Device, Liveness};
+use jiff::Timestamp;
+use perwatt_crds::inventory::DeviceHealth;
+use perwatt_crds::workload::PlacementMode;
+
+/// A pod that stays where it is, unless something better turns up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept<'w> {
+    pub own: OwnPod<'w>,
+    pub node: NodeId,
+    /// Place of its way among the workload's ways.
+    pub place: usize,
+}
+
+/// The pod that the slot keeps: of those still on their assignment the best variant, then the
+/// one that is ready, then the replacement of the other (when ready) or the other (when not).
+pub(crate) fn kept_pod<'w>(
+    index: &Index<'w>,
+    slot: &Slot<'w>,
+    ways: &[Way<'w>],
+    now: Timestamp,
+) -> Option<Kept<'w>> {
+    let kept = slot
+        .live()
+        .filter_map(|own| check_kept(index, slot, ways, own, now));
+    kept.enumerate()
+        .min_by_key(|(age, kept)| {
+            let age = i64::try_from(*age).unwrap_or(i64::MAX);
+            let ready = kept.own.is_ready();
+            (
+                ways[kept.place].rank,
+                !ready,
+                kept.own.is_bridge(),
+                if ready { -age } else { age },
+            )
+        })
+        .map(|(_, kept)| kept)
+}
+
+/// A pod is kept whatever its node's allocatable says, cordoned or not: the agent may restart.
+fn check_kept<'w>(
+    index: &Index<'w>,
+    slot: &Slot<'w>,
+    ways: &[Way<'w>],
+    own: &OwnPod<'w>,
+    now: Timestamp,
+) -> Option<Kept<'w>> {
+    let node = own.node?;
+    let place = ways.iter().position(|way| {
+        way.variant.name == own.owned.variant && way.profile_name == own.owned.profile.as_deref()
+    })?;
+    let fits_spec = own.owned.revision == slot.workload.revision
+        && crate::ways::is_accurate(ways[place].variant, slot.workload)
+        && slot.workload.nodes.matches(&index.node(node).labels)
+        && slot.node.is_none_or(|only| only == node);
+    let stays = fits_spec && !is_given_up(index, slot, node, now) && !is_device_unhealthy(index, slot, own);
+    stays.then_some(Kept {
+        own: *own,
+        node,
+        place,
+    })
+}
+
+/// When a replica on a silent node is served elsewhere; none where it never is.
+pub(crate) fn autonomy_end(index: &Index<'_>, slot: &Slot<'_>, node: NodeId) -> Option<Timestamp> {
+    match index.node(node).liveness {
+        Liveness::Silent { since } if slot.workload.mode == PlacementMode::Replicas => Some(
+            since
+                .saturating_add(slot.workload.autonomy)
+                .unwrap_or(Timestamp::MAX),
+        ),
+        _ => None,
+    }
+}
+
+fn is_given_up(index: &Index<'_>, slot: &Slot<'_>, node: NodeId, now: Timestamp) -> bool {
+    autonomy_end(index, slot, node).is_some_and(|end| end <= now)
+}
+
+/// Whether the slot is left alone: in mode PerNode while its node is silent or not ready, in mode
+/// Replicas while every pod of it is on a silent node and none has been given up.
+pub(crate) fn is_left_alone(index: &Index<'_>, slot: &Slot<'_>, now: Timestamp) -> bool {
+    if let Some(node) = slot.node {
+        return index.node(node).liveness != Liveness::Ready;
+    }
+    let mut nodes = slot.live().map(|own| own.node).peekable();
+    nodes.peek().is_some()
+        && nodes
+            .all(|node| node.is_some_and(|node| autonomy_end(index, slot, node).is_some_and(|end| end > now)))
+}
+
+/// Whether a node's kubelet is not heard.
+pub(crate) fn is_silent(index: &Index<'_>, node: NodeId) -> bool {
+    matches!(index.node(node).liveness, Liveness::Silent { .. })
+}
+
+/// Whether the inventory says that the device under a pod must not be used. Where it does not say
+/// which device that is, only if all of the profile are so. Nothing known means nothing wrong.
+pub(crate) fn is_device_unhealthy(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> bool {
+    let (Some(node), Some(profile)) = (own.node, own.owned.profile.as_deref()) else {
+        return false;
+    };
+    if index
+        .world
+        .profiles
+        .get(profile)
+        .is_none_or(|profile| profile.external)
+    {
+        return false;
+    }
+    let devices: Vec<&Device> = index
+        .node(node)
+        .devices
+        .iter()
+        .filter(|device| device.profile == profile)
+        .collect();
+    let is_unhealthy = |device: &&&Device| device.health == DeviceHealth::Unhealthy;
+    let is_own = |device: &&&Device| {
+        device
+            .held_by
+            .as_ref()
+            .is_some_and(|(key, name)| key == slot.key && *name == slot.name)
+    };
+    if !devices.iter().any(|device| is_own(&device)) {
+        return !devices.is_empty() && devices.iter().all(|device| is_unhealthy(&device));
+    }
+    // The kubelet gives no unhealthy device to a new pod: of several pods of the slot the older
+    // ones are on those that died.
+    let dead = devices.iter().filter(is_own).filter(is_unhealthy).count();
+    let beside = slot.pods.iter().filter(|other| {
+        other.node == own.node && other.owned.profile == own.owned.profile && other.pod.holds_resources
+    });
+    beside.take(dead).any(|other| other.name() == own.name())
+}

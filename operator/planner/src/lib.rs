@@ -1,0 +1,32 @@
+//! The planner: what should serve where, as a pure function of what was seen.
+//!
+//! [`plan`] takes a [`World`] and a time and returns a [`Plan`]. It never awaits, reads no
+//! clock and no environment, and its crate depends on no Kubernetes client (a test holds that).
+//! The same world and time give the same plan. `README.md` states the problem and the
+//! properties that the tests hold.
+
+pub mod outcome;
+pub mod revision;
+pub mod world;
+
+mod attempt;
+mod check;
+mod choose;
+mod explain;
+mod index;
+mod keep;
+mod ledger;
+mod name;
+mod pass;
+mod slot;
+mod steps;
+mod survey;
+mod ways;
+
+pub use attempt::{BACK_OFF_FIRST, BACK_OFF_LONGEST, BACK_OFF_RESET};
+pub use name::{pod_name, slot_hash};
+pub use outcome::{Assignment, Change, Plan, Reason, SlotPlan};
+pub use pass::plan;
+pub use slot::UNSCHEDULABLE_PATIENCE;
+pub use ways::stand_ins;
+pub use world::World;

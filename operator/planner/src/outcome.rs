@@ -1,0 +1,208 @@
+//! What the planner decides: assignments, changes, and a reason for each.
+
+use crate::world::{PodState, Role, WorkloadKey};
+use jiff::Timestamp;
+
+/// What should be, and the next steps towards it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Every slot of every workload, in order of workload and slot.
+    pub slots: Vec<SlotPlan>,
+    /// What to do now. They may be carried out in any order: each is safe on its own.
+    pub changes: Vec<Change>,
+    /// When to plan again even if nothing happens, such as the end of a back-off.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What serves a slot: node, profile, variant, revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The node.
+    pub node: String,
+    /// The variant.
+    pub variant: String,
+    /// The profile of the device; none for a device-less variant.
+    pub profile: Option<String>,
+    /// The revision.
+    pub revision: String,
+}
+
+/// One slot: what it should be served by, what serves it, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotPlan {
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// The slot, readable: a node's name, or `replica-0`.
+    pub slot: String,
+    /// What should serve it, given what may be used now.
+    pub target: Option<Assignment>,
+    /// The variant that would serve it if every device were healthy.
+    pub best_variant: Option<String>,
+    /// The pod that serves it now.
+    pub serving: Option<ServingPod>,
+    /// Why `target` is not the planned best; none while it is.
+    pub degraded: Option<Reason>,
+    /// Why nothing serves it, or why a change waits; none while all is well.
+    pub problem: Option<Reason>,
+    /// Its node is silent: it is left alone.
+    pub offline: bool,
+    /// Pods are to change.
+    pub changing: bool,
+    /// Every variant on every kind of place, best first, and what ruled it out.
+    pub candidates: Vec<Candidate>,
+}
+
+/// The pod that serves a slot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServingPod {
+    /// Name of the pod, in the workload's namespace.
+    pub name: String,
+    /// What it was planned for.
+    pub assignment: Assignment,
+    /// Serving or bridge.
+    pub role: Role,
+    /// How it is doing: ready, or the best that there is.
+    pub state: PodState,
+}
+
+/// One way to serve a slot, considered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The variant.
+    pub variant: String,
+    /// The profile, for a variant that needs a device.
+    pub profile: Option<String>,
+    /// The node, where the reason is the node's own; none where it speaks of all nodes.
+    pub node: Option<String>,
+    /// What ruled it out; none for the one chosen and for those merely behind it.
+    pub rejected: Option<Reason>,
+    /// Whether it is the target.
+    pub chosen: bool,
+}
+
+/// Why, in one word for machines and one sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The word.
+    pub code: ReasonCode,
+    /// What happened, to what, and what to do.
+    pub message: String,
+}
+
+/// Reasons, as conditions, events and `explain` show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum ReasonCode {
+    /// No node matches `placement.nodes`.
+    NoNodeMatches,
+    /// A variant names a profile that does not exist.
+    ProfileNotFound,
+    /// No node offers the profile's devices.
+    NoSuchDevice,
+    /// All devices of the profile are held by other pods.
+    DeviceBusy,
+    /// The device may not be used.
+    DeviceUnhealthy,
+    /// The device is healthy again, not yet for long enough.
+    DeviceRecovering,
+    /// The node lacks CPU, memory or pod places.
+    NodeFull,
+    /// The node is cordoned.
+    NodeCordoned,
+    /// The node has a taint that our pods do not tolerate.
+    NodeTainted,
+    /// The node is not ready, or silent.
+    NodeNotReady,
+    /// The variant's accuracy is below the workload's minimum.
+    BelowMinimumAccuracy,
+    /// Nothing may serve the slot.
+    NoFeasibleVariant,
+    /// The pod of the slot starts.
+    PodStarting,
+    /// The kubelet or the scheduler cannot start the pod.
+    PodCannotStart,
+    /// The pod failed and waits for its next attempt.
+    BackOff,
+    /// A move would leave a moment in which nothing serves.
+    CannotBridge,
+    /// The runtime serves from another variant than the pod's first.
+    RuntimeFallback,
+    /// The slot is on its way to its planned best; another variant serves until then.
+    Moving,
+}
+
+impl ReasonCode {
+    /// The word as conditions and events write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoNodeMatches => "NoNodeMatches",
+            Self::ProfileNotFound => "ProfileNotFound",
+            Self::NoSuchDevice => "NoSuchDevice",
+            Self::DeviceBusy => "DeviceBusy",
+            Self::DeviceUnhealthy => "DeviceUnhealthy",
+            Self::DeviceRecovering => "DeviceRecovering",
+            Self::NodeFull => "NodeFull",
+            Self::NodeCordoned => "NodeCordoned",
+            Self::NodeTainted => "NodeTainted",
+            Self::NodeNotReady => "NodeNotReady",
+            Self::BelowMinimumAccuracy => "BelowMinimumAccuracy",
+            Self::NoFeasibleVariant => "NoFeasibleVariant",
+            Self::PodStarting => "PodStarting",
+            Self::PodCannotStart => "PodCannotStart",
+            Self::BackOff => "BackOff",
+            Self::CannotBridge => "CannotBridge",
+            Self::RuntimeFallback => "RuntimeFallback",
+            Self::Moving => "Moving",
+        }
+    }
+}
+
+/// One step towards the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Make a pod. Its name is a function of slot, revision, variant, role and attempt, so that
+    /// a repeated create is refused by the API server, not doubled.
+    Create(PodPlan),
+    /// Delete a pod.
+    Delete(PodDelete),
+}
+
+/// A pod to make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodPlan {
+    /// The workload that it serves, in whose namespace it is made.
+    pub workload: WorkloadKey,
+    /// The slot that it serves.
+    pub slot: String,
+    /// Name of the pod.
+    pub name: String,
+    /// What it runs and where.
+    pub assignment: Assignment,
+    /// Serving or bridge.
+    pub role: Role,
+    /// How many pods of the same slot, revision and variant went before it.
+    pub attempt: u32,
+    /// The variants that may stand in inside the pod after the planned one: device-less, in order.
+    pub stand_ins: Vec<String>,
+    /// Why the pod is not the slot's planned best.
+    pub degraded: Option<Reason>,
+    /// Why this variant and node, and what ruled out the better ones: one sentence each.
+    pub decision: String,
+}
+
+/// A pod to delete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodDelete {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: the delete is refused where the name is another pod's by now.
+    pub uid: String,
+    /// The pod that serves the slot from then on. Where it is set, a live read must show it
+    /// ready before the delete; where it is not, the pod serves nothing.
+    pub survivor: Option<String>,
+    /// Why, for the event.
+    pub why: String,
+}

@@ -1,0 +1,312 @@
+//! One pass over the whole cluster.
+
+use crate::check::Scene;
+use crate::choose::{Choice, Rules, choose, choose_by};
+use crate::explain;
+use crate::index::{Index, OwnPod};
+use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod};
+use crate::ledger::Ledger;
+use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, ServingPod, SlotPlan};
+use crate::slot::{Slot, find_stuck, matching_nodes, slots_of};
+use crate::steps::{Steps, Turn, delete_pod, moving};
+use crate::survey::Survey;
+use crate::ways::{Way, build_ways};
+use crate::world::{PodState, Workload, WorkloadKey, World};
+use jiff::Timestamp;
+use perwatt_crds::workload::PlacementMode;
+use std::collections::BTreeSet;
+
+/// Plans for the whole cluster: what should serve each slot, and the next safe steps.
+///
+/// In order: slots whose move has begun finish it; then workloads choose by age, slots in order.
+/// What a slot holds is counted before anybody chooses, so nobody is robbed.
+#[must_use]
+pub fn plan(world: &World, now: Timestamp) -> Plan {
+    let index = Index::new(world);
+    let mut pass = Pass {
+        ledger: Ledger::new(&index),
+        index: &index,
+        now,
+        plan: Plan::default(),
+    };
+    let workloads = by_age(world);
+    let mut waiting = Vec::new();
+    for (age, (key, workload)) in workloads.iter().enumerate() {
+        let slots = slots_of(&index, key, workload);
+        if !workload.deleting {
+            pass.delete_orphans(key, &slots);
+        }
+        waiting.extend(slots.into_iter().map(|slot| (!slot.is_in_transit(), age, slot)));
+    }
+    waiting.sort_by_key(|(settled, age, slot)| (*settled, *age, slot.ordinal));
+    let mut planned = Vec::with_capacity(waiting.len());
+    let mut ground: Option<(usize, Ground)> = None;
+    for (_, age, slot) in waiting {
+        let (_, ground) = match ground.take() {
+            Some(same) if same.0 == age => ground.insert(same),
+            _ => ground.insert((age, Ground::new(&index, slot.workload))),
+        };
+        let ordinal = slot.ordinal;
+        planned.push((slot.key, ordinal, pass.plan_slot(slot, ground)));
+    }
+    planned.sort_by_key(|(key, ordinal, _)| (*key, *ordinal));
+    pass.plan.slots = planned.into_iter().map(|(_, _, slot)| slot).collect();
+    pass.plan.wake_at = pass.plan.wake_at.filter(|at| *at > now);
+    pass.plan
+}
+
+fn by_age(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
+    let mut workloads: Vec<_> = world.workloads.iter().collect();
+    workloads.sort_by_key(|(key, workload)| (workload.created, *key));
+    workloads
+}
+
+/// What the slots of one workload have in common.
+struct Ground<'w> {
+    ways: Vec<Way<'w>>,
+    survey: Survey,
+}
+
+impl<'w> Ground<'w> {
+    fn new(index: &Index<'w>, workload: &'w Workload) -> Self {
+        let nodes = match workload.mode {
+            PlacementMode::Replicas => matching_nodes(index, workload),
+            PlacementMode::PerNode => Vec::new(),
+        };
+        Self {
+            ways: build_ways(index.world, workload),
+            survey: Survey::new(nodes),
+        }
+    }
+}
+
+struct Pass<'a, 'w> {
+    index: &'a Index<'w>,
+    ledger: Ledger<'w>,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl<'w> Pass<'_, 'w> {
+    fn plan_slot(&mut self, mut slot: Slot<'w>, ground: &mut Ground<'w>) -> SlotPlan {
+        if slot.workload.deleting {
+            return self.report(&slot, &ground.ways, &Choice::default(), None, Steps::default());
+        }
+        let look_again = find_stuck(&mut slot, &self.ledger, self.now);
+        let kept = kept_pod(self.index, &slot, &ground.ways, self.now);
+        if is_left_alone(self.index, &slot, self.now) {
+            return self.leave_alone(&slot, ground, kept);
+        }
+        self.wake(look_again);
+        let mut choice = choose(self.scene(), &slot, &ground.ways, &mut ground.survey, kept);
+        let mut steps = self.steps(&slot, &ground.ways, &choice, kept);
+        if is_held(&steps) && slot.node.is_none() {
+            (choice, steps) = self.look_elsewhere(&slot, ground, kept, choice, steps);
+        }
+        self.book_wish(&slot, &ground.ways, &choice);
+        if choice.target.is_none() {
+            let has_nodes = slot.node.is_some() || ground.survey.has_nodes();
+            steps.problem = Some(explain::no_feasible(&slot, &ground.ways, &choice, has_nodes));
+        }
+        for at in slot
+            .live()
+            .filter_map(|own| autonomy_end(self.index, &slot, own.node?))
+        {
+            self.wake(Some(at));
+        }
+        self.wake(choice.wake_at);
+        self.report(&slot, &ground.ways, &choice, kept, steps)
+    }
+
+    /// A replica that cannot be bridged where it is may have another node, on which the same
+    /// variant fits at once.
+    fn look_elsewhere(
+        &mut self,
+        slot: &Slot<'w>,
+        ground: &mut Ground<'w>,
+        kept: Option<Kept<'w>>,
+        held: Choice,
+        steps: Steps,
+    ) -> (Choice, Steps) {
+        let rules = Rules {
+            release_own: false,
+            respect_wishes: !held.ignored_wishes,
+        };
+        let other = choose_by(self.scene(), slot, &ground.ways, &mut ground.survey, kept, rules);
+        let rank = |choice: &Choice| choice.target.map(|(place, _)| ground.ways[place].rank);
+        if other.target.is_none() || rank(&other) != rank(&held) {
+            return (held, steps);
+        }
+        let steps = self.steps(slot, &ground.ways, &other, kept);
+        (other, steps)
+    }
+
+    fn steps(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], choice: &Choice, kept: Option<Kept<'w>>) -> Steps {
+        let on_target = kept.filter(|kept| choice.target == Some((kept.place, kept.node)));
+        Turn::new(self.index, &mut self.ledger, self.now, slot, ways, choice).determine(on_target)
+    }
+
+    /// The slot's node is silent or not ready: nothing is changed, and nothing else is blamed.
+    fn leave_alone(&mut self, slot: &Slot<'w>, ground: &Ground<'w>, kept: Option<Kept<'w>>) -> SlotPlan {
+        let choice = Choice {
+            target: kept.map(|kept| (kept.place, kept.node)),
+            best: kept.map(|kept| kept.place),
+            ..Choice::default()
+        };
+        let node = slot.node.or_else(|| slot.live().find_map(|own| own.node));
+        for at in slot
+            .live()
+            .filter_map(|own| autonomy_end(self.index, slot, own.node?))
+        {
+            self.wake(Some(at));
+        }
+        let offline = node.is_some_and(|node| is_silent(self.index, node));
+        let name = node.map(|node| self.index.name(node)).unwrap_or_default();
+        let problem = (!offline && slot.ready().next().is_none()).then(|| Reason {
+            code: ReasonCode::NodeNotReady,
+            message: format!("{name} is not ready: `kubectl describe node {name}` says why"),
+        });
+        let steps = Steps {
+            problem,
+            ..Steps::default()
+        };
+        let report = self.report(slot, &ground.ways, &choice, kept, steps);
+        let degraded = if offline { None } else { report.degraded };
+        SlotPlan {
+            offline,
+            degraded,
+            ..report
+        }
+    }
+
+    /// Deletes the pods of slots that are no more.
+    fn delete_orphans(&mut self, key: &'w WorkloadKey, slots: &[Slot<'w>]) {
+        let wanted: BTreeSet<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
+        for (slot, pods) in self
+            .index
+            .slots_with_pods(key)
+            .filter(|(slot, _)| !wanted.contains(slot))
+        {
+            for own in pods.iter().filter(|own| own.owned.state != PodState::Terminating) {
+                let why = format!("{key} has no slot {slot} any more");
+                self.plan.changes.push(Change::Delete(delete_pod(own, None, why)));
+            }
+        }
+    }
+
+    /// Notes that the slot waits for a device, unless its own pod still holds one there.
+    fn book_wish(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], choice: &Choice) {
+        let Some((place, node)) = choice.wish else { return };
+        let Some(resource) = ways[place].resource() else {
+            return;
+        };
+        if slot.release_on(node).of_resource(resource) < 1 {
+            self.ledger.wish(node, resource);
+        }
+    }
+
+    fn report(
+        &mut self,
+        slot: &Slot<'w>,
+        ways: &[Way<'w>],
+        choice: &Choice,
+        kept: Option<Kept<'w>>,
+        steps: Steps,
+    ) -> SlotPlan {
+        self.wake(steps.wake_at);
+        self.plan.changes.extend(steps.changes);
+        let serving = find_serving(slot, ways, kept);
+        SlotPlan {
+            workload: slot.key.clone(),
+            slot: slot.name.clone(),
+            target: choice.target.map(|(place, node)| Assignment {
+                node: self.index.name(node).to_owned(),
+                variant: ways[place].variant.name.clone(),
+                profile: ways[place].profile_name.map(str::to_owned),
+                revision: slot.workload.revision.clone(),
+            }),
+            best_variant: choice.best.map(|place| ways[place].variant.name.clone()),
+            degraded: determine_degraded(ways, choice, serving),
+            serving: serving.map(build_serving),
+            problem: steps.problem,
+            offline: false,
+            changing: steps.changing,
+            candidates: choice.candidates.clone(),
+        }
+    }
+
+    fn wake(&mut self, at: Option<Timestamp>) {
+        let future = at.filter(|at| *at > self.now);
+        self.plan.wake_at = self.plan.wake_at.into_iter().chain(future).min();
+    }
+
+    fn scene(&self) -> Scene<'_, 'w> {
+        Scene {
+            index: self.index,
+            ledger: &self.ledger,
+            now: self.now,
+        }
+    }
+}
+
+fn is_held(steps: &Steps) -> bool {
+    steps
+        .problem
+        .as_ref()
+        .is_some_and(|problem| problem.code == ReasonCode::CannotBridge)
+}
+
+/// The pod that serves the slot: one that is ready, else the best that there is.
+fn find_serving<'s, 'w>(
+    slot: &'s Slot<'w>,
+    ways: &[Way<'w>],
+    kept: Option<Kept<'w>>,
+) -> Option<&'s OwnPod<'w>> {
+    let rank = |own: &OwnPod| ways.iter().position(|way| way.variant.name == own.owned.variant);
+    slot.live().min_by_key(|own| {
+        let is_kept = kept.is_some_and(|kept| kept.own.name() == own.name());
+        (
+            !own.is_ready(),
+            !is_kept,
+            own.is_bridge(),
+            rank(own).unwrap_or(usize::MAX),
+        )
+    })
+}
+
+fn build_serving(own: &OwnPod<'_>) -> ServingPod {
+    ServingPod {
+        name: own.pod.name.clone(),
+        assignment: Assignment {
+            node: own.pod.node.clone().unwrap_or_default(),
+            variant: own.owned.variant.clone(),
+            profile: own.owned.profile.clone(),
+            revision: own.owned.revision.clone(),
+        },
+        role: own.owned.role,
+        state: own.owned.state.clone(),
+    }
+}
+
+/// Why what serves is not the planned best: the target is not, or its pod is not there yet, or
+/// the runtime in the pod fell back.
+fn determine_degraded(ways: &[Way<'_>], choice: &Choice, serving: Option<&OwnPod<'_>>) -> Option<Reason> {
+    if let Some(reason) = &choice.behind_best {
+        return Some(reason.clone());
+    }
+    let own = serving.filter(|own| own.is_ready())?;
+    let best = choice.best.map(|place| &ways[place].variant.name);
+    if let Some(best) = best.filter(|best| **best != own.owned.variant) {
+        return Some(moving(best));
+    }
+    let active = own
+        .owned
+        .active
+        .as_ref()
+        .filter(|active| !active.reason.is_empty())?;
+    let message = format!("{} answers in pod {}: {}", active.name, own.name(), active.reason);
+    Some(Reason {
+        code: ReasonCode::RuntimeFallback,
+        message: explain::cut(message),
+    })
+}

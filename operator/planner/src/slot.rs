@@ -1,0 +1,144 @@
+//! A slot and its pods; the slots that a workload has.
+
+use crate::index::{Index, NodeId, OwnPod};
+use crate::ledger::{Ledger, Release};
+use crate::world::{PodState, Workload, WorkloadKey};
+use jiff::Timestamp;
+use perwatt_crds::workload::PlacementMode;
+use std::time::Duration;
+
+/// How long a pod may wait for room that somebody else took before its slot is planned anew.
+pub const UNSCHEDULABLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A slot and the pods that were made for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot<'w> {
+    pub key: &'w WorkloadKey,
+    pub workload: &'w Workload,
+    pub name: String,
+    /// Place among the workload's slots.
+    pub ordinal: usize,
+    /// The node, in mode PerNode.
+    pub node: Option<NodeId>,
+    /// Every pod of it, oldest first.
+    pub pods: Vec<OwnPod<'w>>,
+    /// Names of pods that will never get the room that they wait for.
+    pub stuck: Vec<&'w str>,
+}
+
+impl<'w> Slot<'w> {
+    /// Pods that serve or will.
+    pub fn live(&self) -> impl Iterator<Item = &OwnPod<'w>> {
+        self.pods
+            .iter()
+            .filter(|own| own.is_live() && !self.stuck.contains(&own.pod.name.as_str()))
+    }
+
+    pub fn ready(&self) -> impl Iterator<Item = &OwnPod<'w>> {
+        self.pods.iter().filter(|own| own.is_ready())
+    }
+
+    pub fn failed(&self) -> impl Iterator<Item = &OwnPod<'w>> {
+        self.pods
+            .iter()
+            .filter(|own| matches!(own.owned.state, PodState::Failed { .. }))
+    }
+
+    pub fn stopping(&self) -> impl Iterator<Item = &OwnPod<'w>> {
+        self.pods
+            .iter()
+            .filter(|own| own.owned.state == PodState::Terminating)
+    }
+
+    /// Its move has begun: a bridge serves, or an old pod is on its way out.
+    pub fn is_in_transit(&self) -> bool {
+        self.live().any(OwnPod::is_bridge) || self.stopping().next().is_some()
+    }
+
+    /// Nodes of its pods: those that serve first, then bridges, then those that stop.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let mut pods: Vec<_> = self.pods.iter().filter(|own| own.pod.holds_resources).collect();
+        pods.sort_by_key(|own| (!own.is_live(), own.is_bridge(), !own.is_ready()));
+        let mut nodes = Vec::new();
+        for node in pods.iter().filter_map(|own| own.node) {
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        nodes
+    }
+
+    /// What all its pods on a node give back when they go.
+    pub fn release_on(&self, node: NodeId) -> Release<'w> {
+        self.release_but(node, None)
+    }
+
+    /// The same, while one pod stays.
+    pub fn release_but(&self, node: NodeId, stays: Option<&str>) -> Release<'w> {
+        let goes = |own: &&OwnPod<'w>| own.node == Some(node) && Some(own.name()) != stays;
+        Release::of(self.pods.iter().filter(goes).map(|own| own.pod))
+    }
+}
+
+/// The slots that a workload has, in order.
+pub(crate) fn slots_of<'w>(index: &Index<'w>, key: &'w WorkloadKey, workload: &'w Workload) -> Vec<Slot<'w>> {
+    let slot = |ordinal, name: String, node| Slot {
+        pods: index.pods_of(key, &name).to_vec(),
+        stuck: Vec::new(),
+        key,
+        workload,
+        name,
+        ordinal,
+        node,
+    };
+    match workload.mode {
+        PlacementMode::Replicas => {
+            let count = usize::try_from(workload.replicas).unwrap_or_default();
+            (0..count)
+                .map(|ordinal| slot(ordinal, format!("replica-{ordinal}"), None))
+                .collect()
+        }
+        PlacementMode::PerNode => {
+            let nodes = matching_nodes(index, workload);
+            nodes
+                .into_iter()
+                .map(|node| slot(node, index.name(node).to_owned(), Some(node)))
+                .collect()
+        }
+    }
+}
+
+/// Nodes that may serve a workload, by name.
+pub(crate) fn matching_nodes(index: &Index<'_>, workload: &Workload) -> Vec<NodeId> {
+    (0..index.nodes.len())
+        .filter(|id| workload.nodes.matches(&index.node(*id).labels))
+        .collect()
+}
+
+/// Finds the pods whose room was taken by somebody else, and returns when to look again at those
+/// that may yet become such.
+pub(crate) fn find_stuck(slot: &mut Slot<'_>, ledger: &Ledger<'_>, now: Timestamp) -> Option<Timestamp> {
+    let mut look_again: Option<Timestamp> = None;
+    for own in &slot.pods {
+        let PodState::Starting { reason, .. } = &own.owned.state else {
+            continue;
+        };
+        let Some(node) = own.node.filter(|_| reason == "Unschedulable") else {
+            continue;
+        };
+        if !ledger.is_overbooked(node, &own.pod.requests) {
+            continue;
+        }
+        let until = own
+            .owned
+            .created
+            .saturating_add(UNSCHEDULABLE_PATIENCE)
+            .unwrap_or(Timestamp::MAX);
+        if until <= now {
+            slot.stuck.push(own.pod.name.as_str());
+        } else {
+            look_again = look_again.into_iter().chain([until]).min();
+        }
+    }
+    look_again
+}

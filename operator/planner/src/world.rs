@@ -1,0 +1,261 @@
+//! What the planner knows: an immutable snapshot of the cluster, in the planner's own terms.
+//!
+//! The operator fills it in one place (`operator/src/snapshot`). Nothing here is a Kubernetes
+//! object: only what a decision needs, parsed.
+
+use jiff::Timestamp;
+use perwatt_crds::inventory::DeviceHealth;
+use perwatt_crds::profile::{DeviceClass, NodeLabels};
+use perwatt_crds::workload::{OnGap, PlacementMode};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The cluster as it was seen last.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Profiles by name.
+    pub profiles: BTreeMap<String, Profile>,
+    /// Workloads by namespace and name.
+    pub workloads: BTreeMap<WorkloadKey, Workload>,
+    /// Every pod that is not gone: ours, and foreign ones for what they request.
+    pub pods: Vec<Pod>,
+}
+
+/// Namespace and name of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for WorkloadKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Amounts that a node offers or a pod requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Thousandths of a core.
+    pub cpu_millis: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
+    /// Pods: what a node may hold; 1 for a pod.
+    pub pods: i64,
+    /// Extended resources by name, such as `perwatt.dev/hailo-8`.
+    pub extended: BTreeMap<String, i64>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its kubelet is heard.
+    pub liveness: Liveness,
+    /// Cordoned: keeps its pods, gets no new ones.
+    pub unschedulable: bool,
+    /// Keys of NoSchedule and NoExecute taints which our pods do not tolerate.
+    pub foreign_taints: Vec<String>,
+    /// What the kubelet offers to pods; devices that it was told are unhealthy are left out.
+    pub allocatable: Resources,
+    /// The devices that the node's agent reports.
+    pub devices: Vec<Device>,
+}
+
+/// Whether a node's kubelet is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Liveness {
+    /// Ready.
+    #[default]
+    Ready,
+    /// Heard, and says that it is not ready.
+    NotReady,
+    /// Not heard since.
+    Silent {
+        /// When it was lost.
+        since: Timestamp,
+    },
+}
+
+/// A device, as the node's agent reports it.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its id on the node.
+    pub id: String,
+    /// Name of its profile.
+    pub profile: String,
+    /// Whether it may be used.
+    pub health: DeviceHealth,
+    /// Why it is not healthy, for a person; empty while it is.
+    pub health_message: String,
+    /// Since when.
+    pub health_since: Timestamp,
+    /// The workload and slot whose runtime says that it holds the device.
+    pub held_by: Option<(WorkloadKey, String)>,
+}
+
+/// A hardware profile.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// What kind of silicon it is.
+    pub class: DeviceClass,
+    /// The extended resource that a pod requests.
+    pub resource: String,
+    /// Another plugin registers it: there is no inventory, the kubelet's word is all there is.
+    pub external: bool,
+}
+
+/// A workload, with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// When it was made: older workloads choose first.
+    pub created: Timestamp,
+    /// Deleted and waiting for its children to go: nothing new is made for it.
+    pub deleting: bool,
+    /// Hash of what runs.
+    pub revision: String,
+    /// What a slot is.
+    pub mode: PlacementMode,
+    /// Slots in mode Replicas.
+    pub replicas: u32,
+    /// Nodes that may serve.
+    pub nodes: NodeLabels,
+    /// What to do where a move cannot be bridged.
+    pub on_gap: OnGap,
+    /// How long a replica on a silent node is left alone.
+    pub autonomy: Duration,
+    /// Variants with a lower accuracy never serve.
+    pub minimum_accuracy_permille: Option<u16>,
+    /// How long a device must have been healthy before a served slot returns to it.
+    pub stable_for: Duration,
+    /// Ways to run the model, best first.
+    pub variants: Vec<Variant>,
+    /// CPU and memory that a pod requests.
+    pub requests: Resources,
+}
+
+/// One way to run a model.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// What it needs.
+    pub needs: Needs,
+    /// Its accuracy, where declared.
+    pub accuracy_permille: Option<u16>,
+}
+
+/// What a variant needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// A device of one of these profiles, best first.
+    Profiles(Vec<String>),
+    /// Any device of this class.
+    Class(DeviceClass),
+    /// No device.
+    Nothing,
+}
+
+/// A pod that is not gone.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node that it is bound to, or pinned to by our own affinity.
+    pub node: Option<String>,
+    /// Neither succeeded nor failed: it still counts against the node.
+    pub holds_resources: bool,
+    /// What it requests.
+    pub requests: Resources,
+    /// Set where it is one of ours.
+    pub owned: Option<OwnedPod>,
+}
+
+/// What we know of a pod of ours.
+#[derive(Clone, Debug)]
+pub struct OwnedPod {
+    /// The workload that it serves.
+    pub workload: WorkloadKey,
+    /// The slot that it serves, readable.
+    pub slot: String,
+    /// The revision that it runs.
+    pub revision: String,
+    /// The variant that it was planned for.
+    pub variant: String,
+    /// The profile of the device that it was planned on.
+    pub profile: Option<String>,
+    /// Serving, or bridging a move.
+    pub role: Role,
+    /// How many pods of the same slot, revision and variant went before it.
+    pub attempt: u32,
+    /// How it is doing.
+    pub state: PodState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What its runtime says answers now.
+    pub active: Option<ActiveVariant>,
+}
+
+/// Why a pod of ours exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// It is the slot's own.
+    Serving,
+    /// It serves while the slot's own pods change places on a device.
+    Bridge,
+}
+
+impl Role {
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
+/// How a pod of ours is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodState {
+    /// Not ready yet; the reason is the kubelet's or the scheduler's where it gave one.
+    Starting {
+        /// Such as `ErrImagePull` or `Unschedulable`; empty while all is well.
+        reason: String,
+        /// What the kubelet or scheduler says.
+        message: String,
+    },
+    /// Ready: its start-up inference passed and it receives requests.
+    Ready,
+    /// It will never run again.
+    Failed {
+        /// Such as `UnexpectedAdmissionError`.
+        reason: String,
+        /// What the kubelet says.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// Being deleted.
+    Terminating,
+}
+
+/// What a runtime says answers now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveVariant {
+    /// The variant.
+    pub name: String,
+    /// Why it is another than the pod's first; empty when it is not.
+    pub reason: String,
+}
