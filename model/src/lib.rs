@@ -3,6 +3,15 @@
 //! One format and one reader, used by runtime, command line and tests.
 //! What does not live here: anything that runs a model.
 
+pub mod folder;
 pub mod image;
+pub mod manifest;
+pub mod names;
 
+pub use folder::{FolderError, ModelFolder};
 pub use image::{ImageError, ImageSpec, Packed, write_image};
+pub use manifest::{
+    Backend, ContextSpec, Datatype, FileSpec, Manifest, ManifestError, Precision, Quality, SequenceSpec,
+    StateSpec, TensorSpec,
+};
+pub use names::{FilePath, ModelName, ModelVersion, NameError, Sha256Hex, ShortText, TensorName};

@@ -1,5 +1,7 @@
 //! What `write_image` promises: the digest is a function of the content alone.
 
+#![allow(clippy::unwrap_used)]
+
 use perwatt_model::{ImageError, ImageSpec, write_image};
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};

@@ -1,0 +1,251 @@
+//! What `model.yaml` may say, and how it is told what is wrong.
+
+#![allow(clippy::unwrap_used)]
+
+use perwatt_model::{Datatype, Manifest};
+
+const GOOD: &str = r#"
+schema: 1
+name: gate
+version: "1.2"
+description: A gate
+licence: {spdx: MIT, file: LICENSE}
+inputs: [{name: in, datatype: FP32, shape: [1, 512]}]
+outputs: [{name: out, datatype: FP32, shape: [1, 1]}]
+sequence:
+  state: [{input: h, output: hn, datatype: FP32, shape: [2, 1, 128]}]
+  context: [{input: in, samples: 64}]
+files:
+- path: a.onnx
+  sha256: "0000000000000000000000000000000000000000000000000000000000000000"
+  backend: Onnx
+  precision: float32
+  quality: {accuracyPermille: 981}
+labels: [speech]
+"#;
+
+#[test]
+fn a_good_one_is_read_and_the_model_sees_context_and_state() {
+    let manifest = Manifest::parse(GOOD).unwrap();
+    let inputs = manifest.model_inputs();
+    assert_eq!(inputs[0].shape, [1, 576]);
+    assert_eq!(
+        (inputs[1].name.as_str(), &inputs[1].shape[..]),
+        ("h", &[2, 1, 128][..])
+    );
+    let outputs = manifest.model_outputs();
+    assert_eq!(
+        outputs.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(),
+        ["out", "hn"]
+    );
+    assert_eq!(manifest.inputs[0].datatype, Datatype::Fp32);
+    assert_eq!(
+        manifest
+            .file("a.onnx")
+            .unwrap()
+            .quality
+            .unwrap()
+            .accuracy_permille,
+        981
+    );
+    // What is written is read again as the same.
+    assert_eq!(
+        Manifest::parse(&serde_yaml::to_string(&manifest).unwrap()).unwrap(),
+        manifest
+    );
+}
+
+/// Replaces `from` by `to` in the good text and expects an error that says all of `says`.
+#[track_caller]
+fn refused(from: &str, to: &str, says: &[&str]) {
+    assert!(GOOD.contains(from), "the test's {from:?} is not in the text");
+    let error = Manifest::parse(&GOOD.replacen(from, to, 1))
+        .unwrap_err()
+        .to_string();
+    for part in says {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn an_unknown_field_is_named() {
+    refused("labels:", "lables:", &["lables", "line"]);
+    refused(
+        "samples: 64",
+        "samples: 64, step: 1",
+        &["sequence.context[0]", "step"],
+    );
+}
+
+#[test]
+fn another_schema_is_said_before_its_unknown_fields() {
+    refused(
+        "schema: 1\n",
+        "schema: 2\nnew: field\n",
+        &["schema", "2", "use 1"],
+    );
+    refused("schema: 1\n", "", &["schema", "missing"]);
+    refused("schema: 1\n", "schema: one\n", &["schema", "one"]);
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    refused("  backend: Onnx\n", "", &["files[0]", "backend"]);
+    refused("name: gate\n", "", &["name"]);
+}
+
+#[test]
+fn a_version_keeps_every_digit_with_and_without_quotes() {
+    for version in ["\"1.10\"", "1.10"] {
+        let manifest = Manifest::parse(&GOOD.replacen("\"1.2\"", version, 1)).unwrap();
+        assert_eq!(manifest.version.as_str(), "1.10");
+    }
+    refused("\"1.2\"", "1/2", &["not a version", "line"]);
+}
+
+#[test]
+fn a_path_that_leaves_the_folder_is_refused() {
+    for path in ["../a.onnx", "/a.onnx", "a/../../b", "a//b", "./a", "a\\b", ""] {
+        refused(
+            "path: a.onnx",
+            &format!("path: '{path}'"),
+            &["files[0]", "inside the model folder"],
+        );
+    }
+    refused(
+        "file: LICENSE",
+        "file: ../LICENSE",
+        &["licence", "inside the model folder"],
+    );
+}
+
+#[test]
+fn a_hash_that_is_none_is_refused() {
+    refused("\"0000", "\"0x00", &["files[0]", "64 lower-case"]);
+    refused("\"0000", "\"000", &["files[0]"]);
+}
+
+#[test]
+fn names_are_parsed() {
+    refused("name: gate", "name: Gate", &["name", "lower-case"]);
+    refused("name: gate", "name: a/b", &["name"]);
+    refused("{name: in,", "{name: 'in put',", &["inputs[0]", "without spaces"]);
+    refused("[speech]", "[\"two\\nlines\"]", &["labels", "one line"]);
+}
+
+#[test]
+fn shapes_are_bounded() {
+    refused("[1, 512]", "[1, 0]", &["inputs[0].shape", "1 or more"]);
+    refused("[1, 512]", "[1, -1]", &["inputs[0].shape"]);
+    refused(
+        "[1, 512]",
+        "[4294967295, 4294967295, 4294967295]",
+        &["inputs[0].shape", "elements"],
+    );
+    refused("[1, 1]", "[1,1,1,1,1,1,1,1,1]", &["outputs[0].shape", "axes"]);
+    refused(
+        "[2, 1, 128]",
+        "[65536, 65536]",
+        &["sequence.state[0].shape", "elements"],
+    );
+}
+
+#[test]
+fn unknown_types_backends_and_precisions_are_named_with_what_is_known() {
+    refused(
+        "datatype: FP32",
+        "datatype: FLOAT",
+        &["inputs[0].datatype", "FLOAT", "FP32"],
+    );
+    refused(
+        "backend: Onnx",
+        "backend: Magic",
+        &["files[0].backend", "Magic", "Onnx"],
+    );
+    refused("float32", "float31", &["files[0].precision", "float31"]);
+}
+
+#[test]
+fn a_sequence_must_fit_the_inputs() {
+    refused(
+        "{input: in, samples",
+        "{input: other, samples",
+        &["sequence.context[0].input", "other"],
+    );
+    refused(
+        "samples: 64",
+        "samples: 513",
+        &["sequence.context[0].samples", "512"],
+    );
+    refused("samples: 64", "samples: 0", &["sequence.context[0].samples"]);
+    refused("[1, 512]", "[2, 512]", &["sequence.context[0].input", "length 1"]);
+    refused("{input: h,", "{input: in,", &["inputs", "twice"]);
+    refused("output: hn", "output: out", &["outputs", "twice"]);
+}
+
+#[test]
+fn lists_have_a_least_and_a_most() {
+    refused(
+        "[{name: in, datatype: FP32, shape: [1, 512]}]",
+        "[]",
+        &["inputs", "0 entries"],
+    );
+    let labels = format!("[{}]", vec!["x"; 20_001].join(","));
+    refused("[speech]", &labels, &["labels", "20001"]);
+    refused(
+        "accuracyPermille: 981",
+        "accuracyPermille: 1001",
+        &["accuracyPermille", "1000"],
+    );
+}
+
+#[test]
+fn a_file_named_twice_or_itself_is_refused() {
+    let files = GOOD.find("- path").unwrap();
+    let again = &GOOD[files..GOOD.find("labels").unwrap()];
+    refused(
+        "labels:",
+        &format!("{again}labels:"),
+        &["files", "a.onnx", "twice"],
+    );
+    refused("a.onnx", "model.yaml", &["files[0].path", "itself"]);
+}
+
+#[test]
+fn text_that_is_no_yaml_too_large_or_a_bomb_is_refused_and_never_panics() {
+    let bomb = format!(
+        "schema: 1\na: &a [x,x,x,x,x,x,x,x,x]\n{}",
+        (1..40)
+            .map(|i| format!(
+                "a{i}: &a{i} [*a{0},*a{0},*a{0},*a{0},*a{0},*a{0},*a{0}]\n",
+                if i == 1 {
+                    String::new()
+                } else {
+                    (i - 1).to_string()
+                }
+            ))
+            .collect::<String>()
+    );
+    let deep = format!("schema: 1\nname: {}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let steps = format!("schema: 1\nname: {}", "- ".repeat(400_000));
+    let large = format!("schema: 1\n# {}", "x".repeat(1 << 20));
+    for text in [
+        "",
+        "schema",
+        "\0",
+        "{",
+        "schema: 1\n---\nschema: 1",
+        "[1]",
+        "schema: 1\nschema: 1\n",
+        &bomb,
+        &deep,
+        &steps,
+        &large,
+    ] {
+        assert!(Manifest::parse(text).is_err());
+    }
+    // Every cut of a good text is refused or read, never a panic.
+    for end in 0..GOOD.len() {
+        let _ = Manifest::parse(&GOOD[..end]);
+    }
+}
