@@ -1,0 +1,80 @@
+# Everything a person types. Each target installs what it needs; `make help` lists them.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# What is built and fetched is kept here, outside the tree, and used again.
+export PERWATT_CACHE ?= $(HOME)/.cache/perwatt
+export CARGO_TARGET_DIR ?= $(PERWATT_CACHE)/target
+export PERWATT_MODEL_DIR ?= $(PERWATT_CACHE)/speech-gate
+BIN := $(CARGO_TARGET_DIR)/debug
+KUBECONTEXT ?=
+NAME ?=
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: parts build model ## The whole story on a real two-node cluster on this machine
+	@$(BIN)/perwatt-e2e demo
+
+.PHONY: demo-down
+demo-down: ## Remove every trace of the demo's cluster
+	@cargo run -q -p perwatt-e2e -- down --name demo
+
+.PHONY: kubeconfig
+kubeconfig: ## How to reach the demo's cluster
+	@cargo run -q -p perwatt-e2e -- kubeconfig --name demo
+
+.PHONY: install
+install: ## Install on a cluster you have: make install KUBECONTEXT=name
+	@test -n "$(KUBECONTEXT)" || { echo "make install: say which cluster: make install KUBECONTEXT=name (kubectl config get-contexts lists them)" >&2; exit 2; }
+	helm upgrade --install perwatt charts/perwatt --kube-context "$(KUBECONTEXT)" --namespace perwatt-system --create-namespace --wait
+
+.PHONY: test
+test: lint unit e2e ## All that CI runs
+
+.PHONY: lint
+lint: tools
+	@tools/step "format" cargo fmt --all --check
+	@tools/step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+	@tools/step "licences, bans and sources" cargo deny --log-level error check bans licenses sources
+
+.PHONY: unit
+unit: model
+	@tools/step "unit and property tests" cargo test --locked --workspace
+
+.PHONY: e2e
+e2e: parts build model ## End-to-end tests on one real cluster
+	@tools/step "end-to-end tests" cargo test --locked -p perwatt-e2e --test e2e -- --ignored --nocapture --test-threads=1
+
+.PHONY: e2e-full
+e2e-full: e2e ## Everything of e2e, and the cluster's own tests
+	@tools/step "cluster tests" cargo test --locked -p perwatt-e2e --test cluster -- --ignored --nocapture --test-threads=1
+
+.PHONY: bench
+bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
+	@$(BIN)/perwatt-e2e bench $(NAME)
+
+.PHONY: crds
+crds: ## Write the custom resource definitions of the chart
+	cargo run -q --locked -p perwatt-crds -- charts/perwatt/crds
+
+.PHONY: build
+build: tools
+	@tools/step "build" cargo build --locked --workspace
+
+# Go first, Rust after: both at once would only be slower.
+.PHONY: parts
+parts: tools
+	@e2e/cluster/install
+	@tools/step "parts of the cluster" e2e/cluster/build "$(PERWATT_CACHE)"
+
+.PHONY: model
+model: tools
+	@tools/step "model and recording" examples/speech-gate/fetch "$(PERWATT_MODEL_DIR)"
+
+.PHONY: tools
+tools:
+	@tools/install

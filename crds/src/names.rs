@@ -1,0 +1,46 @@
+//! Names that the parts of Perwatt agree on: labels, annotations, ports, the field manager.
+
+/// API group of the custom resources, and the domain of our labels.
+pub const GROUP: &str = "perwatt.dev";
+
+/// Field manager of every object that the operator applies.
+pub const FIELD_MANAGER: &str = "perwatt-operator";
+
+/// Pod label: name of the InferenceWorkload.
+pub const LABEL_WORKLOAD: &str = "perwatt.dev/workload";
+/// Pod label: hash of the slot; the readable slot is [`ANNOTATION_SLOT`].
+pub const LABEL_SLOT: &str = "perwatt.dev/slot";
+/// Pod label: the revision that the pod runs.
+pub const LABEL_REVISION: &str = "perwatt.dev/revision";
+/// Pod label: the variant that was planned for the pod (the active one is status).
+pub const LABEL_VARIANT: &str = "perwatt.dev/variant";
+/// Pod label: `serving` or `bridge`.
+pub const LABEL_ROLE: &str = "perwatt.dev/role";
+/// Pod label: `"true"` on pods that the workload's Service may send requests to.
+pub const LABEL_TRAFFIC: &str = "perwatt.dev/traffic";
+/// Pod label: how many pods of the same name were tried before.
+pub const LABEL_ATTEMPT: &str = "perwatt.dev/attempt";
+
+/// Pod annotation: the slot for a person to read, such as `replica-0` or a node's name.
+pub const ANNOTATION_SLOT: &str = "perwatt.dev/slot";
+/// Pod annotation: the profile of the device that the pod was planned on.
+pub const ANNOTATION_PROFILE: &str = "perwatt.dev/profile";
+/// Pod annotation: why this variant and node were chosen, and what ruled out the better ones.
+pub const ANNOTATION_DECISION: &str = "perwatt.dev/decision";
+/// Pod annotation: the runtime's configuration, as the operator gave it.
+pub const ANNOTATION_DEGRADED: &str = "perwatt.dev/degraded";
+
+/// `app.kubernetes.io/managed-by` on everything that the operator makes.
+pub const MANAGED_BY: &str = "perwatt-operator";
+
+/// Port of the runtime's Open Inference Protocol REST endpoint.
+pub const PORT_REST: i32 = 8080;
+/// Port of the runtime's metrics, health and evidence.
+pub const PORT_OBSERVE: i32 = 9090;
+
+/// Name of the container that runs the model.
+pub const CONTAINER_RUNTIME: &str = "runtime";
+/// Where a pod finds the model image.
+pub const MODEL_DIR: &str = "/model";
+/// Environment variable that holds the runtime's configuration.
+pub const RUNTIME_CONFIG_ENV: &str = "PERWATT_CONFIG";

@@ -1,0 +1,247 @@
+//! `HardwareProfile`: one kind of device.
+
+use crate::schema;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One kind of device: how nodes find it, what it can run, what it draws, and the extended
+/// resource under which pods get it.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "perwatt.dev",
+    version = "v1alpha1",
+    kind = "HardwareProfile",
+    plural = "hardwareprofiles",
+    shortname = "hwp",
+    category = "perwatt",
+    status = "HardwareProfileStatus",
+    derive = "PartialEq",
+    doc = "One kind of device (Hailo-8, Jetson Orin iGPU, Akida AKD1000): how nodes find it, what it can run, what it draws. Cluster-scoped.",
+    validation = Rule::new("size(self.metadata.name) <= 50").message("metadata.name becomes the resource perwatt.dev/<name>: use at most 50 characters"),
+    printcolumn(name = "Class", type_ = "string", json_path = ".spec.class", description = "GPU, ASIC or Neuromorphic"),
+    printcolumn(name = "Vendor", type_ = "string", json_path = ".spec.vendor"),
+    printcolumn(name = "Resource", type_ = "string", json_path = ".status.resourceName", description = "What a pod requests"),
+    printcolumn(name = "Emulated", type_ = "boolean", json_path = ".status.emulated"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes", description = "Nodes that have such a device"),
+    printcolumn(name = "Healthy", type_ = "string", json_path = ".status.healthy", description = "Healthy devices / all devices"),
+    printcolumn(name = "Used by", type_ = "string", json_path = ".status.usedBy", description = "Workloads with a pod on such a device"),
+    printcolumn(name = "Typical mW", type_ = "integer", json_path = ".spec.power.typicalMilliwatts", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.provider != 'External' || has(self.resourceName)").message("provider External needs resourceName: the resource that the other plugin registers, such as nvidia.com/gpu"),
+    validation = Rule::new("self.provider != 'External' || !has(self.discovery)").message("provider External takes no discovery: the other plugin finds the devices"),
+    validation = Rule::new("self.provider != 'Perwatt' || has(self.discovery)").message("provider Perwatt needs discovery: how the node agent finds the device"),
+    validation = Rule::new("!has(self.resourceName) || self.provider == 'External' || self.resourceName.startsWith('perwatt.dev/')").message("a resource that Perwatt registers is named perwatt.dev/<name>; leave resourceName out for the default")
+)]
+pub struct HardwareProfileSpec {
+    /// What kind of silicon this is.
+    pub class: DeviceClass,
+    /// Who makes the device, for people.
+    #[schemars(length(max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// Who registers the device with the kubelet: Perwatt's node agent, or External for another
+    /// plugin. External devices are observed and never registered twice.
+    #[serde(default)]
+    pub provider: Provider,
+    /// The extended resource that a pod requests. Default: perwatt.dev/<metadata.name>.
+    #[schemars(length(max = 128))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_name: Option<String>,
+    /// How the node agent finds such devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
+    /// Group id that may open the device node; the runtime runs as non-root and is given this group.
+    #[schemars(range(min = 1, max = 65535))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_group: Option<u32>,
+    /// What the device can run.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+    /// Nameplate power, in milliwatts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
+}
+
+/// What kind of silicon a device is. A CPU is not a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum DeviceClass {
+    /// A graphics processor, discrete or integrated.
+    #[serde(rename = "GPU")]
+    Gpu,
+    /// A chip for inference alone: Hailo, Coral, Rockchip NPU, Axelera.
+    #[serde(rename = "ASIC")]
+    Asic,
+    /// An event-driven chip: Akida, Loihi, Speck.
+    Neuromorphic,
+}
+
+impl DeviceClass {
+    /// The name as the API writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gpu => "GPU",
+            Self::Asic => "ASIC",
+            Self::Neuromorphic => "Neuromorphic",
+        }
+    }
+}
+
+/// Who registers a device with the kubelet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Provider {
+    /// Perwatt's node agent.
+    #[default]
+    Perwatt,
+    /// Another device plugin.
+    External,
+}
+
+/// How the node agent finds a kind of device: exactly one kind of rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.emulated)").message("discovery needs a rule; this version knows emulated alone"))]
+pub struct Discovery {
+    /// Devices made by the agent: a real device node with a control directory, the work done by
+    /// the CPU. Every figure of such a device is called emulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated: Option<EmulatedDevices>,
+}
+
+/// Devices that the node agent makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EmulatedDevices {
+    /// How many devices a node gets.
+    #[schemars(range(min = 1, max = 128))]
+    pub count: u32,
+    /// Which nodes get them; all nodes where it is left out.
+    #[serde(default)]
+    pub nodes: NodeLabels,
+}
+
+/// Nodes, chosen by their labels. An empty selector chooses every node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeLabels {
+    /// Labels that a node must carry, each with exactly this value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::match_labels")]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+impl NodeLabels {
+    /// Whether a node with these labels is chosen.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// What a device can run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Number formats that the device computes in.
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub precisions: Vec<Precision>,
+    /// Memory of the device for models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
+}
+
+/// A number format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Precision {
+    Float32,
+    Float16,
+    Bfloat16,
+    Int8,
+    Int4,
+}
+
+/// Nameplate power of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Power {
+    /// Asleep, in milliwatts; left out where the device cannot sleep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_000_000))]
+    pub sleep_milliwatts: Option<u32>,
+    /// Awake without work, in milliwatts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_000_000))]
+    pub idle_milliwatts: Option<u32>,
+    /// While it runs a model, in milliwatts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_000_000))]
+    pub typical_milliwatts: Option<u32>,
+    /// The most that it can draw, in milliwatts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_000_000))]
+    pub max_milliwatts: Option<u32>,
+}
+
+/// Where such devices are, summed over the nodes' inventories.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HardwareProfileStatus {
+    /// The generation of the profile that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The extended resource that a pod requests.
+    #[serde(default)]
+    pub resource_name: String,
+    /// Whether such devices are emulated.
+    #[serde(default)]
+    pub emulated: bool,
+    /// Nodes that have such a device.
+    #[serde(default)]
+    pub nodes: u32,
+    /// Devices in all.
+    #[serde(default)]
+    pub devices: u32,
+    /// Devices that may be used.
+    #[serde(default)]
+    pub healthy_devices: u32,
+    /// Healthy devices and all of them, as `1/2`.
+    #[serde(default)]
+    pub healthy: String,
+    /// Workloads with a pod on such a device; the first few by name.
+    #[serde(default)]
+    pub used_by: String,
+}
+
+impl HardwareProfile {
+    /// The extended resource under which the scheduler knows such devices.
+    #[must_use]
+    pub fn resource_name(&self) -> String {
+        self.spec.resource_name.clone().unwrap_or_else(|| {
+            format!(
+                "{}/{}",
+                crate::names::GROUP,
+                self.metadata.name.as_deref().unwrap_or_default()
+            )
+        })
+    }
+
+    /// Whether the devices are emulated by the node agent.
+    #[must_use]
+    pub fn is_emulated(&self) -> bool {
+        self.spec
+            .discovery
+            .as_ref()
+            .is_some_and(|discovery| discovery.emulated.is_some())
+    }
+}

@@ -1,0 +1,397 @@
+//! `InferenceWorkload`: a model, the ways to run it, and where it must be served.
+
+use crate::profile::{DeviceClass, NodeLabels};
+use crate::schema;
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A model, its variants (together the fallback chain), and where it must be served.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "perwatt.dev",
+    version = "v1alpha1",
+    kind = "InferenceWorkload",
+    plural = "inferenceworkloads",
+    shortname = "iw",
+    category = "perwatt",
+    namespaced,
+    status = "InferenceWorkloadStatus",
+    derive = "PartialEq",
+    doc = "A model, the ways to run it (variants, together its fallback chain), and where it must be served.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 48").message("metadata.name names a Service and pods: use at most 48 lower-case letters, digits and '-', a letter first"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.summary.ready", description = "Slots that are served / slots wanted"),
+    printcolumn(name = "Serving", type_ = "string", json_path = ".status.summary.serving", description = "The variant that answers now, and on how many slots"),
+    printcolumn(name = "Device", type_ = "string", json_path = ".status.summary.device", description = "The profile of the device it runs on"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".status.summary.node", description = "Where it runs"),
+    printcolumn(name = "Degraded", type_ = "integer", json_path = ".status.degradedSlots", description = "Slots served by another variant than their planned best"),
+    printcolumn(name = "P95", type_ = "string", json_path = ".status.summary.latencyP95", description = "Latency of an inference inside the runtime, 95th percentile"),
+    printcolumn(name = "Energy", type_ = "string", json_path = ".status.summary.energy", description = "Energy per inference, with the source of the figure"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.summary.status", description = "What is wrong, or Ready"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.replicas) || self.placement.mode == 'Replicas'").message("replicas belongs to placement.mode Replicas; mode PerNode serves on every chosen node: remove replicas")
+)]
+pub struct InferenceWorkloadSpec {
+    /// The image that holds the model.
+    pub model: ModelImage,
+    /// The ways to run the model, best first: together the fallback chain.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub variants: Vec<Variant>,
+    /// How many slots mode Replicas serves; 1 where it is left out.
+    #[schemars(range(min = 0, max = 1000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Where the model must be served.
+    #[serde(default)]
+    pub placement: Placement,
+    /// When a variant may stand in for a better one, and when the better one returns.
+    #[serde(default)]
+    pub fallback: Fallback,
+    /// How clients reach the model. The Service has the name of the workload, port 8080.
+    #[serde(default)]
+    pub service: ServiceOptions,
+    /// The pods that serve.
+    #[serde(default)]
+    pub runtime: RuntimeOptions,
+}
+
+/// The image that holds `model.yaml` and the files of every variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.image.matches('^[^@ ]+@sha256:[0-9a-f]{64}$')").message("image must be pinned by digest, as NAME@sha256:…: `kubectl perwatt model pack` prints it"))]
+pub struct ModelImage {
+    /// Reference of the image by digest: `registry.example/models/speech-gate@sha256:…`.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    /// Secrets with which the kubelet pulls the image.
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// One way to run the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.device) != has(self.deviceLess)").message("a variant has either device (which devices it needs) or deviceLess (CPU or Emulated): give exactly one")
+)]
+pub struct Variant {
+    /// Name of the variant, unique in the workload; replies, metrics and columns show it.
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The devices that the variant can run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceSelector>,
+    /// Set where the variant needs no device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_less: Option<DeviceLess>,
+    /// The file of the model image that the variant runs.
+    pub artifact: Artifact,
+    /// Quality of the variant, where it differs from what `model.yaml` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+}
+
+/// Which devices a variant can run on: profiles by name, or any of a class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.profiles) != has(self.class)").message("device has either profiles (by name, best first) or class: give exactly one"))]
+pub struct DeviceSelector {
+    /// Names of HardwareProfiles, best first.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 50)), extend("x-kubernetes-list-type" = "set"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<Vec<String>>,
+    /// Any device of this class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<DeviceClass>,
+}
+
+/// How a variant runs without a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeviceLess {
+    /// On the node's processor.
+    #[serde(rename = "CPU")]
+    Cpu,
+    /// On the node's processor, by a simulator of a chip.
+    Emulated,
+}
+
+/// A file of the model image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.path.startsWith('/') && !self.path.contains('..')").message("artifact.path is relative to the model image's root, without '..'"))]
+pub struct Artifact {
+    /// Path of the file, relative to the root of the model image.
+    #[schemars(length(min = 1, max = 256))]
+    pub path: String,
+}
+
+/// Quality of a variant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Quality {
+    /// Accuracy on the model's own test, in thousandths.
+    #[schemars(range(min = 0, max = 1000))]
+    pub accuracy_permille: u16,
+}
+
+/// Where the model must be served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// What a slot is: a replica, wherever it fits (Replicas), or each chosen node (PerNode).
+    #[serde(default)]
+    pub mode: PlacementMode,
+    /// Nodes that may serve; all nodes where it is left out.
+    #[serde(default)]
+    pub nodes: NodeLabels,
+    /// What to do where a slot cannot move without a moment in which nothing serves it: keep
+    /// what serves and wait (Hold), or move all the same (Allow).
+    #[serde(default)]
+    pub on_gap: OnGap,
+    /// How long a replica on a silent node is left alone before it is served elsewhere.
+    #[serde(default = "default_autonomy")]
+    #[schemars(schema_with = "schema::duration")]
+    pub autonomy: Duration,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            mode: PlacementMode::default(),
+            nodes: NodeLabels::default(),
+            on_gap: OnGap::default(),
+            autonomy: default_autonomy(),
+        }
+    }
+}
+
+fn default_autonomy() -> Duration {
+    Duration::from(std::time::Duration::from_secs(24 * 60 * 60))
+}
+
+/// What a slot is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PlacementMode {
+    /// `replicas` slots, on any chosen nodes.
+    #[default]
+    Replicas,
+    /// One slot on each chosen node.
+    PerNode,
+}
+
+/// What to do where a move cannot be bridged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnGap {
+    /// Keep what serves, and wait.
+    #[default]
+    Hold,
+    /// Move, with a moment in which nothing serves.
+    Allow,
+}
+
+/// When a variant may stand in for a better one, and when the better one returns.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fallback {
+    /// Variants with a lower accuracy than this never serve. A variant that declares none counts as good enough.
+    #[schemars(range(min = 0, max = 1000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_accuracy_permille: Option<u16>,
+    /// When a better variant is trusted again.
+    #[serde(default)]
+    pub recovery: Recovery,
+}
+
+/// When a better variant is trusted again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// How long a device must have been healthy before a slot returns to it.
+    #[serde(default = "default_stable_for")]
+    #[schemars(schema_with = "schema::duration")]
+    pub stable_for: Duration,
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self {
+            stable_for: default_stable_for(),
+        }
+    }
+}
+
+fn default_stable_for() -> Duration {
+    Duration::from(std::time::Duration::from_secs(60))
+}
+
+/// How clients reach the model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceOptions {
+    /// Which pods a client's node may reach.
+    #[serde(default)]
+    pub traffic: Traffic,
+}
+
+/// Which pods a client's node may reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Traffic {
+    /// The pod on the client's node where there is one, else any.
+    #[default]
+    PreferLocal,
+    /// The pod on the client's node alone.
+    Local,
+    /// Any pod.
+    Cluster,
+}
+
+/// The pods that serve.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeOptions {
+    /// CPU and memory of the runtime container. Default: requests of 50m and 64Mi, a limit of 256Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources_schema")]
+    pub resources: Option<ResourceRequirements>,
+    /// RuntimeClass of the pods.
+    #[schemars(length(max = 253))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_class_name: Option<String>,
+    /// PriorityClass of the pods.
+    #[schemars(length(max = 253))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+}
+
+/// CPU and memory alone: devices come from the variant, and resource claims are not supported.
+fn resources_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let amounts = serde_json::json!({
+        "type": "object",
+        "maxProperties": 3,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 32,
+            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+        },
+        "x-kubernetes-validations": [{
+            "rule": "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'])",
+            "message": "runtime.resources takes cpu, memory and ephemeral-storage; a device is asked for by a variant",
+        }],
+    });
+    schemars::json_schema!({
+        "type": "object",
+        "nullable": true,
+        "properties": {"requests": amounts, "limits": amounts},
+    })
+}
+
+/// What serves, where, how well, and what is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InferenceWorkloadStatus {
+    /// The generation of the workload that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Slots wanted.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Slots that are served.
+    #[serde(default)]
+    pub ready_slots: i32,
+    /// Slots served by another variant than their planned best.
+    #[serde(default)]
+    pub degraded_slots: i32,
+    /// Slots on nodes that are silent; they are left alone and tolerated.
+    #[serde(default)]
+    pub offline_slots: i32,
+    /// Selector of the workload's pods, for the scale subresource.
+    #[schemars(length(max = 512))]
+    #[serde(default)]
+    pub selector: String,
+    /// The revision that the slots are to run: a hash of what runs.
+    #[schemars(length(max = 63))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The same in few words, for the columns of `kubectl get`.
+    #[serde(default)]
+    pub summary: WorkloadSummary,
+    /// Ready, Reconciling, Stalled, Degraded.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Slots that are not served by their planned best, the first 20.
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slot"]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<SlotProblem>,
+}
+
+/// A workload in few words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadSummary {
+    /// Slots that are served and slots wanted, as `1/1`.
+    #[serde(default)]
+    pub ready: String,
+    /// The variants that answer now: `npu`, or `npu 3, cpu 1`.
+    #[serde(default)]
+    pub serving: String,
+    /// The profiles of the devices: `hailo-8`, or `-` on a CPU.
+    #[serde(default)]
+    pub device: String,
+    /// The nodes, the first few.
+    #[serde(default)]
+    pub node: String,
+    /// Latency of an inference, 95th percentile, in two digits.
+    #[serde(default, rename = "latencyP95")]
+    pub latency_p95: String,
+    /// Energy per inference in two digits, with the source of the figure.
+    #[serde(default)]
+    pub energy: String,
+    /// What is wrong in one word, or Ready.
+    #[serde(default)]
+    pub status: String,
+}
+
+/// A slot that is not served by its planned best, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlotProblem {
+    /// The slot: a node's name, or `replica-0`.
+    #[schemars(length(max = 253))]
+    pub slot: String,
+    /// The node that serves the slot now, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The variant that serves the slot now, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Why, in one word.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What happened, to what, what was tried, what to do.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+impl InferenceWorkload {
+    /// How many slots mode Replicas serves.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        self.spec
+            .replicas
+            .map_or(1, |count| u32::try_from(count).unwrap_or(0))
+    }
+}

@@ -1,0 +1,152 @@
+//! What runtimes say of themselves: latency, energy, the active variant. Pulled from port 9090
+//! of a bounded sample of pods, kept in memory for display alone: no decision needs it to
+//! survive a restart.
+
+use futures::{StreamExt, stream};
+use perwatt_planner::world::ActiveVariant;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Most pods that are asked in one round.
+const SAMPLE: usize = 64;
+/// Pods that are asked at once.
+const CONCURRENT: usize = 8;
+/// How long one pod may take to answer.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Longest answer that is read, in bytes.
+const ANSWER_LIMIT: usize = 256 * 1024;
+
+/// One runtime's answer; what we do not show is left out.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The variant that answers now.
+    pub active_variant: String,
+    /// Whether it is another than the pod's first, or the pod itself stands in.
+    #[serde(default)]
+    pub degraded: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Figures of each variant.
+    #[serde(default)]
+    pub variants: Vec<VariantReport>,
+    /// Sequences whose state was lost.
+    #[serde(default)]
+    pub sequences_restarted: u64,
+}
+
+/// Figures of one variant.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VariantReport {
+    /// Its name.
+    pub name: String,
+    /// Latency of an inference, once there is one.
+    #[serde(default)]
+    pub latency_seconds: Option<Latency>,
+    /// Energy, where it is known.
+    #[serde(default)]
+    pub energy: Option<Energy>,
+}
+
+/// Quantiles of latency, in seconds.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Latency {
+    /// 95th percentile.
+    pub p95: f64,
+    /// Inferences counted.
+    #[serde(default)]
+    pub count: u64,
+}
+
+/// Energy per inference.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Energy {
+    /// Microjoules.
+    pub microjoules_per_inference: u64,
+    /// Where the figure comes from.
+    pub source: String,
+    /// An emulated device is never measured.
+    #[serde(default)]
+    pub emulated: bool,
+}
+
+/// The last answer of each pod, by uid.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence(Arc<Mutex<HashMap<String, Report>>>);
+
+/// A pod to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Address of the pod.
+    pub address: String,
+}
+
+impl Evidence {
+    /// The last answer of a pod.
+    #[must_use]
+    pub fn report(&self, uid: &str) -> Option<Report> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .cloned()
+    }
+
+    /// The active variant of a pod, as it said last.
+    #[must_use]
+    pub fn active(&self, uid: &str) -> Option<ActiveVariant> {
+        let report = self.report(uid)?;
+        Some(ActiveVariant {
+            name: report.active_variant,
+            reason: String::new(),
+        })
+    }
+
+    /// Asks `sources` (a bounded number of them) and forgets the pods that are not among them.
+    /// Returns whether an answer differs from the last one.
+    pub async fn pull(&self, client: &reqwest::Client, mut sources: Vec<Source>) -> bool {
+        sources.sort_by(|left, right| left.uid.cmp(&right.uid));
+        sources.truncate(SAMPLE);
+        let answers: HashMap<String, Report> = stream::iter(sources)
+            .map(|source| async move { Some((source.uid.clone(), ask(client, &source).await?)) })
+            .buffer_unordered(CONCURRENT)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *known != answers;
+        *known = answers;
+        changed
+    }
+}
+
+async fn ask(client: &reqwest::Client, source: &Source) -> Option<Report> {
+    let host = if source.address.contains(':') {
+        format!("[{}]", source.address)
+    } else {
+        source.address.clone()
+    };
+    let url = format!("http://{host}:{}/evidence", perwatt_crds::names::PORT_OBSERVE);
+    let answer = async {
+        let mut response = client.get(&url).send().await?.error_for_status()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_LIMIT {
+                break;
+            }
+        }
+        Ok::<_, reqwest::Error>(body)
+    };
+    let body = tokio::time::timeout(DEADLINE, answer).await.ok()?.ok()?;
+    serde_json::from_slice(&body)
+        .map_err(|error| tracing::debug!(%url, %error, "evidence is not readable"))
+        .ok()
+}

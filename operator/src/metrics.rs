@@ -1,0 +1,96 @@
+//! Metrics of the operator. Every name is listed in `docs/metrics.md`.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+
+/// A workload's labels: bounded by the number of workloads, and removed with them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SlotLabels {
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Name of the workload.
+    pub workload: String,
+    /// `wanted`, `served`, `degraded` or `offline`.
+    pub state: &'static str,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChangeLabels {
+    /// `create` or `delete`.
+    pub action: &'static str,
+    /// `done`, `already`, `deferred` or `failed`.
+    pub result: &'static str,
+}
+
+/// The operator's metrics.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Slots by state.
+    pub slots: Family<SlotLabels, Gauge>,
+    /// Changes tried.
+    pub changes: Family<ChangeLabels, Counter>,
+    /// Duration of the pure part of a pass.
+    pub plan_seconds: Histogram,
+    /// Duration of a whole pass.
+    pub pass_seconds: Histogram,
+    /// Status writes.
+    pub status_writes: Counter,
+    /// 1 while this replica leads.
+    pub leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let buckets = || exponential_buckets(0.000_1, 4.0, 10);
+        let mut registry = Registry::with_prefix("perwatt_operator");
+        let slots = Family::default();
+        let changes = Family::default();
+        let plan_seconds = Histogram::new(buckets());
+        let pass_seconds = Histogram::new(buckets());
+        let status_writes = Counter::default();
+        let leader = Gauge::default();
+        registry.register("slots", "Slots of a workload by state", slots.clone());
+        registry.register("changes", "Changes of pods by action and result", changes.clone());
+        registry.register(
+            "plan_seconds",
+            "Duration of planning, without any I/O",
+            plan_seconds.clone(),
+        );
+        registry.register(
+            "pass_seconds",
+            "Duration of a pass with its writes",
+            pass_seconds.clone(),
+        );
+        registry.register("status_writes", "Statuses written", status_writes.clone());
+        registry.register("leader", "1 while this replica leads", leader.clone());
+        Self {
+            registry: Arc::new(registry),
+            slots,
+            changes,
+            plan_seconds,
+            pass_seconds,
+            status_writes,
+            leader,
+        }
+    }
+}
+
+impl Metrics {
+    /// The metrics as OpenMetrics text.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

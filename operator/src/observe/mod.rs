@@ -1,0 +1,125 @@
+//! Reading the cluster: the only place that watches. Every watch feeds one store; any change
+//! wakes the planning loop, which takes a snapshot of all stores at once.
+
+pub mod pod;
+pub mod snapshot;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, Resource, ResourceExt};
+use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, names};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What was seen of the cluster, one store a kind.
+#[derive(Clone)]
+pub struct Stores {
+    /// All nodes.
+    pub nodes: Store<Node>,
+    /// All pods, trimmed to what planning needs: foreign ones hold resources too.
+    pub pods: Store<Pod>,
+    /// The services that we made.
+    pub services: Store<Service>,
+    /// All workloads.
+    pub workloads: Store<InferenceWorkload>,
+    /// All profiles.
+    pub profiles: Store<HardwareProfile>,
+    /// All inventories.
+    pub inventories: Store<DeviceInventory>,
+}
+
+/// The watches could not be started or have ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the watch of {kind} ended before its first list")]
+pub struct WatchEnded {
+    kind: &'static str,
+}
+
+impl Stores {
+    /// Starts every watch; `changed` is notified at each change of a store.
+    #[must_use]
+    pub fn start(client: &Client, changed: &Arc<Notify>) -> Self {
+        let ours =
+            watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGED_BY));
+        let every = watcher::Config::default;
+        Self {
+            nodes: watch(Api::all(client.clone()), every(), changed, trim_node),
+            pods: watch(Api::all(client.clone()), every(), changed, pod::trim),
+            services: watch(Api::all(client.clone()), ours, changed, |_| ()),
+            workloads: watch(Api::all(client.clone()), every(), changed, |_| ()),
+            profiles: watch(Api::all(client.clone()), every(), changed, |_| ()),
+            inventories: watch(Api::all(client.clone()), every(), changed, |_| ()),
+        }
+    }
+
+    /// Waits until every store holds its first list: planning on less would move what it cannot see.
+    ///
+    /// # Errors
+    /// When a watch ended.
+    pub async fn wait_until_ready(&self) -> Result<(), WatchEnded> {
+        let ended = |kind| move |_| WatchEnded { kind };
+        self.nodes.wait_until_ready().await.map_err(ended("nodes"))?;
+        self.pods.wait_until_ready().await.map_err(ended("pods"))?;
+        self.services
+            .wait_until_ready()
+            .await
+            .map_err(ended("services"))?;
+        self.workloads
+            .wait_until_ready()
+            .await
+            .map_err(ended("inferenceworkloads"))?;
+        self.profiles
+            .wait_until_ready()
+            .await
+            .map_err(ended("hardwareprofiles"))?;
+        self.inventories
+            .wait_until_ready()
+            .await
+            .map_err(ended("deviceinventories"))
+    }
+}
+
+/// Watches one kind into a store for the life of the process, with back-off on errors.
+fn watch<K>(api: Api<K>, config: watcher::Config, changed: &Arc<Notify>, trim: fn(&mut K)) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    let (store, writer) = reflector::store();
+    let changed = Arc::clone(changed);
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            trim(object);
+        })
+        .reflect(writer);
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Ok(_) => changed.notify_one(),
+                Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch failed, trying again"),
+            }
+        }
+    });
+    store
+}
+
+/// Images and addresses of nodes are the bulk of them, and no decision needs them.
+fn trim_node(node: &mut Node) {
+    node.annotations_mut().clear();
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.volumes_in_use = None;
+        status.volumes_attached = None;
+    }
+}

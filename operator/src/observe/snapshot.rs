@@ -1,0 +1,316 @@
+//! From what was seen to what the planner knows: [`World`] out of the stores, a pure function.
+
+use super::{Stores, pod};
+use crate::evidence::Evidence;
+use crate::settings::Settings;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
+use perwatt_crds::inventory::DeviceStatus;
+use perwatt_crds::workload::Variant;
+use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, schema};
+use perwatt_planner::revision::revision;
+use perwatt_planner::world::{
+    ActiveVariant, Device, Liveness, Needs, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
+    Variant as PlannedVariant, Workload, WorkloadKey, World,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The objects of one moment. Everything that a pass does speaks of these.
+pub struct Snapshot {
+    /// The workloads, as users wrote them.
+    pub workloads: BTreeMap<WorkloadKey, Arc<InferenceWorkload>>,
+    /// The profiles.
+    pub profiles: BTreeMap<String, Arc<HardwareProfile>>,
+    /// The inventories by node.
+    pub inventories: BTreeMap<String, Arc<DeviceInventory>>,
+    /// Every pod that is not gone.
+    pub pods: Vec<Arc<Pod>>,
+    /// The same as the planner sees it.
+    pub world: World,
+}
+
+impl Snapshot {
+    /// Takes a snapshot of every store.
+    #[must_use]
+    pub fn take(stores: &Stores, settings: &Settings, evidence: &Evidence) -> Self {
+        let workloads: BTreeMap<_, _> = stores
+            .workloads
+            .state()
+            .into_iter()
+            .filter_map(|object| Some((key(&object)?, object)))
+            .collect();
+        let profiles: BTreeMap<_, _> = stores
+            .profiles
+            .state()
+            .into_iter()
+            .map(|object| (object.name_any(), object))
+            .collect();
+        let inventories: BTreeMap<_, _> = stores
+            .inventories
+            .state()
+            .into_iter()
+            .map(|object| (object.name_any(), object))
+            .collect();
+        let pods = stores.pods.state();
+        let world = World {
+            nodes: stores
+                .nodes
+                .state()
+                .iter()
+                .map(|node| build_node(node, &inventories))
+                .collect(),
+            profiles: profiles
+                .iter()
+                .map(|(name, profile)| (name.clone(), build_profile(profile)))
+                .collect(),
+            workloads: workloads
+                .iter()
+                .map(|(key, workload)| (key.clone(), build_workload(workload, settings)))
+                .collect(),
+            pods: build_pods(&pods, &workloads, &inventories, evidence),
+        };
+        Self {
+            workloads,
+            profiles,
+            inventories,
+            pods,
+            world,
+        }
+    }
+
+    /// The resource version of a pod at the time of the snapshot.
+    #[must_use]
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
+        self.pods.iter().find(|pod| {
+            pod.metadata.name.as_deref() == Some(name) && pod.metadata.namespace.as_deref() == Some(namespace)
+        })
+    }
+}
+
+/// Namespace and name of a workload.
+fn key(workload: &InferenceWorkload) -> Option<WorkloadKey> {
+    Some(WorkloadKey {
+        namespace: workload.namespace()?,
+        name: workload.metadata.name.clone()?,
+    })
+}
+
+fn build_node(node: &Node, inventories: &BTreeMap<String, Arc<DeviceInventory>>) -> (String, PlannedNode) {
+    let name = node.name_any();
+    let spec = node.spec.clone().unwrap_or_default();
+    let mut allocatable = Resources::default();
+    for (resource, amount) in node
+        .status
+        .iter()
+        .flat_map(|status| status.allocatable.iter().flatten())
+    {
+        pod::add(&mut allocatable, &pod::single(resource, amount));
+    }
+    let devices = inventories
+        .get(&name)
+        .and_then(|inventory| inventory.status.as_ref())
+        .map(|status| status.devices.iter().map(build_device).collect())
+        .unwrap_or_default();
+    let taints = spec.taints.unwrap_or_default();
+    let foreign_taints = taints
+        .iter()
+        .filter(|taint| taint.effect != "PreferNoSchedule" && !taint.key.starts_with("node.kubernetes.io/"))
+        .map(|taint| taint.key.clone())
+        .collect();
+    let planned = PlannedNode {
+        labels: node.labels().clone(),
+        liveness: liveness(node),
+        unschedulable: spec.unschedulable.unwrap_or(false),
+        foreign_taints,
+        allocatable,
+        devices,
+    };
+    (name, planned)
+}
+
+/// The node controller writes `Unknown` when a kubelet falls silent.
+fn liveness(node: &Node) -> Liveness {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let Some(ready) = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready")
+    else {
+        return Liveness::NotReady;
+    };
+    match ready.status.as_str() {
+        "True" => Liveness::Ready,
+        "False" => Liveness::NotReady,
+        _ => Liveness::Silent {
+            since: ready
+                .last_transition_time
+                .as_ref()
+                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        },
+    }
+}
+
+fn build_device(device: &DeviceStatus) -> Device {
+    let messages: Vec<_> = device
+        .reasons
+        .iter()
+        .map(|why| format!("{}: {}", why.dimension.as_str(), why.message))
+        .collect();
+    Device {
+        id: device.id.clone(),
+        profile: device.profile.clone(),
+        health: device.health,
+        health_message: messages.join("; "),
+        health_since: device.last_transition_time.0,
+        held_by: device.runtime.as_ref().map(|runtime| {
+            let key = WorkloadKey {
+                namespace: runtime.namespace.clone(),
+                name: runtime.workload.clone(),
+            };
+            (key, runtime.slot.clone())
+        }),
+    }
+}
+
+fn build_profile(profile: &HardwareProfile) -> Profile {
+    Profile {
+        class: profile.spec.class,
+        resource: profile.resource_name(),
+        external: profile.spec.provider == perwatt_crds::profile::Provider::External,
+    }
+}
+
+fn build_workload(workload: &InferenceWorkload, settings: &Settings) -> Workload {
+    let spec = &workload.spec;
+    let resources = crate::build::pod::resources(spec);
+    let mut requests = Resources {
+        pods: 1,
+        ..Resources::default()
+    };
+    for (name, amount) in resources.requests.iter().flatten() {
+        pod::add(&mut requests, &pod::single(name, amount));
+    }
+    Workload {
+        created: workload
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        deleting: workload.metadata.deletion_timestamp.is_some(),
+        revision: revision(spec, &settings.runtime_image),
+        mode: spec.placement.mode,
+        replicas: workload.replicas(),
+        nodes: spec.placement.nodes.clone(),
+        on_gap: spec.placement.on_gap,
+        autonomy: schema::to_std(&spec.placement.autonomy),
+        minimum_accuracy_permille: spec.fallback.minimum_accuracy_permille,
+        stable_for: schema::to_std(&spec.fallback.recovery.stable_for),
+        variants: spec.variants.iter().map(build_variant).collect(),
+        requests,
+    }
+}
+
+fn build_variant(variant: &Variant) -> PlannedVariant {
+    let needs = match &variant.device {
+        None => Needs::Nothing,
+        Some(device) => match (&device.profiles, device.class) {
+            (Some(profiles), _) => Needs::Profiles(profiles.clone()),
+            (None, Some(class)) => Needs::Class(class),
+            (None, None) => Needs::Profiles(Vec::new()),
+        },
+    };
+    PlannedVariant {
+        name: variant.name.clone(),
+        needs,
+        accuracy_permille: variant.quality.as_ref().map(|quality| quality.accuracy_permille),
+    }
+}
+
+/// Active variants by workload and slot, as the agents report them.
+type Reports = HashMap<(WorkloadKey, String), ActiveVariant>;
+
+fn build_pods(
+    pods: &[Arc<Pod>],
+    workloads: &BTreeMap<WorkloadKey, Arc<InferenceWorkload>>,
+    inventories: &BTreeMap<String, Arc<DeviceInventory>>,
+    evidence: &Evidence,
+) -> Vec<PlannedPod> {
+    let reports: BTreeMap<&String, Reports> = inventories
+        .iter()
+        .map(|(node, inventory)| (node, reports(inventory)))
+        .collect();
+    pods.iter()
+        .filter_map(|object| {
+            let spec = object.spec.as_ref()?;
+            let phase = object
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref())
+                .unwrap_or_default();
+            let mut planned = PlannedPod {
+                namespace: object.namespace()?,
+                name: object.name_any(),
+                uid: object.uid()?,
+                node: pod::node(spec),
+                holds_resources: phase != "Failed" && phase != "Succeeded",
+                requests: pod::requests(spec),
+                owned: owner(object, workloads).and_then(|workload| pod::owned(object, workload)),
+            };
+            let reports = planned.node.as_ref().and_then(|node| reports.get(node));
+            if let Some(owned) = &mut planned.owned {
+                let reported = owned.profile.as_ref().and_then(|_| {
+                    reports?
+                        .get(&(owned.workload.clone(), owned.slot.clone()))
+                        .cloned()
+                });
+                owned.active = reported.or_else(|| evidence.active(&planned.uid));
+            }
+            Some(planned)
+        })
+        .collect()
+}
+
+/// The workload that controls a pod, as it exists now.
+fn owner<'a>(
+    pod: &Pod,
+    workloads: &'a BTreeMap<WorkloadKey, Arc<InferenceWorkload>>,
+) -> Option<&'a InferenceWorkload> {
+    let owner = pod
+        .owner_references()
+        .iter()
+        .find(|owner| owner.controller == Some(true))?;
+    let key = WorkloadKey {
+        namespace: pod.namespace()?,
+        name: owner.name.clone(),
+    };
+    (owner.kind == "InferenceWorkload")
+        .then(|| workloads.get(&key).map(Arc::as_ref))
+        .flatten()
+}
+
+fn reports(inventory: &DeviceInventory) -> Reports {
+    let devices = inventory.status.iter().flat_map(|status| &status.devices);
+    devices
+        .filter_map(|device| {
+            let runtime = device.runtime.as_ref()?;
+            let key = WorkloadKey {
+                namespace: runtime.namespace.clone(),
+                name: runtime.workload.clone(),
+            };
+            let reason = if runtime.degraded {
+                runtime.reason.clone()
+            } else {
+                String::new()
+            };
+            Some((
+                (key, runtime.slot.clone()),
+                ActiveVariant {
+                    name: runtime.active_variant.clone(),
+                    reason,
+                },
+            ))
+        })
+        .collect()
+}

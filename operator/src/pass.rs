@@ -1,0 +1,317 @@
+//! One pass: snapshot, plan, apply, report.
+
+use crate::apply::{self, Applied, ApplyError};
+use crate::evidence::Evidence;
+use crate::metrics::{ChangeLabels, Metrics, SlotLabels};
+use crate::observe::Stores;
+use crate::observe::snapshot::Snapshot;
+use crate::report::{self, events, workload::Facts};
+use crate::settings::Settings;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Client, Resource};
+use perwatt_crds::InferenceWorkload;
+use perwatt_planner::outcome::{Change, Plan, SlotPlan};
+use perwatt_planner::plan;
+use perwatt_planner::world::{OwnedPod, WorkloadKey};
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+/// Writes in flight at once.
+const CONCURRENT: usize = 16;
+/// When a change was refused for an ordinary reason (endpoints lag behind), it is planned again this soon.
+const RETRY_SOON: Duration = Duration::from_millis(300);
+/// When the API server refused or did not answer.
+const RETRY_LATER: Duration = Duration::from_secs(3);
+/// The longest wait between two passes; also "nothing is due".
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
+/// Everything that a pass needs.
+pub struct Pass {
+    client: Client,
+    settings: Settings,
+    stores: Stores,
+    evidence: Evidence,
+    metrics: Metrics,
+    recorder: Recorder,
+    reported: BTreeMap<WorkloadKey, Vec<SlotLabels>>,
+}
+
+impl Pass {
+    /// A pass over `stores`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        stores: Stores,
+        evidence: Evidence,
+        metrics: Metrics,
+    ) -> Self {
+        let reporter = Reporter {
+            controller: "perwatt-operator".into(),
+            instance: Some(settings.identity.clone()),
+        };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self {
+            client,
+            settings,
+            stores,
+            evidence,
+            metrics,
+            recorder,
+            reported: BTreeMap::new(),
+        }
+    }
+
+    /// Runs one pass; returns when the next is due if nothing happens before.
+    pub async fn run(&mut self) -> Duration {
+        let began = Instant::now();
+        let snapshot = Snapshot::take(&self.stores, &self.settings, &self.evidence);
+        let planning = Instant::now();
+        let now = Timestamp::now();
+        let plan = plan(&snapshot.world, now);
+        self.metrics
+            .plan_seconds
+            .observe(planning.elapsed().as_secs_f64());
+        let services = self.apply_services(&snapshot).await;
+        let changes = self.apply_changes(&snapshot, &plan).await;
+        let statuses = self.write_statuses(&snapshot, &plan, now).await;
+        self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
+        let due = plan.wake_at.map_or(NOTHING_DUE, |at| until(at, now));
+        [services, changes, statuses, due]
+            .into_iter()
+            .min()
+            .unwrap_or(NOTHING_DUE)
+    }
+
+    async fn apply_services(&self, snapshot: &Snapshot) -> Duration {
+        let wanted = snapshot
+            .workloads
+            .values()
+            .filter(|workload| workload.metadata.deletion_timestamp.is_none());
+        let results = stream::iter(wanted)
+            .map(|workload| async move {
+                let namespace = workload.metadata.namespace.clone().unwrap_or_default();
+                let name = workload.metadata.name.clone().unwrap_or_default();
+                let observed = self
+                    .stores
+                    .services
+                    .get(&ObjectRef::new(&name).within(&namespace));
+                apply::apply_service(&self.client, workload, observed.as_deref()).await
+            })
+            .buffer_unordered(CONCURRENT)
+            .collect::<Vec<_>>()
+            .await;
+        results
+            .iter()
+            .filter_map(|result| result.as_ref().err())
+            .map(|error| self.retry(error))
+            .min()
+            .unwrap_or(NOTHING_DUE)
+    }
+
+    async fn apply_changes(&self, snapshot: &Snapshot, plan: &Plan) -> Duration {
+        let image = self.settings.runtime_image.as_str();
+        let results = stream::iter(&plan.changes)
+            .map(|change| async move { (change, apply::apply(&self.client, snapshot, image, change).await) })
+            .buffer_unordered(CONCURRENT)
+            .collect::<Vec<_>>()
+            .await;
+        let mut due = NOTHING_DUE;
+        for (change, result) in results {
+            self.count(change, &result);
+            match result {
+                Ok(Applied::Done) => self.tell(snapshot, change).await,
+                Ok(Applied::Already) => {}
+                Err(error) => due = due.min(self.retry(&error)),
+            }
+        }
+        due
+    }
+
+    /// Says what went wrong, and when to try again.
+    fn retry(&self, error: &ApplyError) -> Duration {
+        if error.is_ordinary() {
+            tracing::debug!(%error, "planned again");
+            RETRY_SOON
+        } else {
+            tracing::warn!(%error, "trying again");
+            RETRY_LATER
+        }
+    }
+
+    fn count(&self, change: &Change, result: &Result<Applied, ApplyError>) {
+        let action = match change {
+            Change::Create(_) => "create",
+            Change::Delete(_) => "delete",
+        };
+        let result = match result {
+            Ok(Applied::Done) => "done",
+            Ok(Applied::Already) => "already",
+            Err(error) if error.is_ordinary() => "deferred",
+            Err(_) => "failed",
+        };
+        self.metrics
+            .changes
+            .get_or_create(&ChangeLabels { action, result })
+            .inc();
+    }
+
+    async fn tell(&self, snapshot: &Snapshot, change: &Change) {
+        let told = events::of_change(change);
+        tracing::info!(reason = told.reason, "{}", told.note);
+        let workload = match change {
+            Change::Create(plan) => snapshot.workloads.get(&plan.workload),
+            Change::Delete(delete) => {
+                let pod = snapshot.world.pods.iter().find(|pod| pod.uid == delete.uid);
+                pod.and_then(|pod| snapshot.workloads.get(&pod.owned.as_ref()?.workload))
+            }
+        };
+        if let Some(workload) = workload {
+            self.publish(workload, &told).await;
+        }
+    }
+
+    async fn publish(&self, workload: &InferenceWorkload, told: &events::Told) {
+        if let Err(error) = self
+            .recorder
+            .publish(&told.event(), &workload.object_ref(&()))
+            .await
+        {
+            tracing::warn!(%error, reason = told.reason, "an event could not be written");
+        }
+    }
+
+    async fn write_statuses(&mut self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Duration {
+        let slots = slots_by_workload(plan);
+        let pods = pods_by_workload(snapshot);
+        let mut due = NOTHING_DUE;
+        let (no_slots, no_pods) = (Vec::new(), HashMap::new());
+        let evidence = self.evidence.clone();
+        for (key, workload) in &snapshot.workloads {
+            let Some(planned) = snapshot.world.workloads.get(key) else {
+                continue;
+            };
+            let facts = Facts {
+                workload,
+                slots: slots.get(key).unwrap_or(&no_slots),
+                pods: pods.get(key).unwrap_or(&no_pods),
+                evidence: &evidence,
+                revision: &planned.revision,
+            };
+            due = due.min(self.write_status(key, &facts, now).await);
+        }
+        self.forget(snapshot);
+        due.min(self.write_profiles(snapshot).await)
+    }
+
+    async fn write_status(&mut self, key: &WorkloadKey, facts: &Facts<'_>, now: Timestamp) -> Duration {
+        let status = report::workload::compute(facts, now);
+        self.gauge(key, &status);
+        if facts.workload.status.as_ref() == Some(&status)
+            || facts.workload.metadata.deletion_timestamp.is_some()
+        {
+            return NOTHING_DUE;
+        }
+        match report::write_workload(&self.client, &key.namespace, &key.name, &status).await {
+            Ok(()) => {
+                self.metrics.status_writes.inc();
+                for told in events::of_status(facts.workload.status.as_ref(), &status) {
+                    tracing::info!(workload = %key, reason = told.reason, "{}", told.note);
+                    self.publish(facts.workload, &told).await;
+                }
+                NOTHING_DUE
+            }
+            Err(error) => {
+                tracing::warn!(workload = %key, %error, "a status could not be written, trying again");
+                RETRY_LATER
+            }
+        }
+    }
+
+    async fn write_profiles(&self, snapshot: &Snapshot) -> Duration {
+        let mut due = NOTHING_DUE;
+        for (name, status) in report::profile::compute(snapshot) {
+            let same = snapshot
+                .profiles
+                .get(&name)
+                .and_then(|profile| profile.status.as_ref())
+                == Some(&status);
+            if same {
+                continue;
+            }
+            match report::write_profile(&self.client, &name, &status).await {
+                Ok(()) => {
+                    self.metrics.status_writes.inc();
+                }
+                Err(error) => {
+                    tracing::warn!(profile = %name, %error, "a status could not be written, trying again");
+                    due = RETRY_LATER;
+                }
+            }
+        }
+        due
+    }
+
+    fn gauge(&mut self, key: &WorkloadKey, status: &perwatt_crds::InferenceWorkloadStatus) {
+        let values = [
+            ("wanted", status.replicas),
+            ("served", status.ready_slots),
+            ("degraded", status.degraded_slots),
+            ("offline", status.offline_slots),
+        ];
+        let labels = values.map(|(state, value)| {
+            let labels = SlotLabels {
+                namespace: key.namespace.clone(),
+                workload: key.name.clone(),
+                state,
+            };
+            self.metrics.slots.get_or_create(&labels).set(i64::from(value));
+            labels
+        });
+        self.reported.insert(key.clone(), labels.to_vec());
+    }
+
+    /// Metrics of workloads that are gone go with them.
+    fn forget(&mut self, snapshot: &Snapshot) {
+        self.reported.retain(|key, labels| {
+            let alive = snapshot.workloads.contains_key(key);
+            if !alive {
+                labels.iter().for_each(|labels| {
+                    self.metrics.slots.remove(labels);
+                });
+            }
+            alive
+        });
+    }
+}
+
+/// How long until `at`, never negative.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+fn slots_by_workload(plan: &Plan) -> BTreeMap<WorkloadKey, Vec<&SlotPlan>> {
+    let mut slots = BTreeMap::<WorkloadKey, Vec<&SlotPlan>>::new();
+    for slot in &plan.slots {
+        slots.entry(slot.workload.clone()).or_default().push(slot);
+    }
+    slots
+}
+
+/// Uid and facts of our pods, by workload and name.
+type Pods<'a> = BTreeMap<WorkloadKey, HashMap<&'a str, (&'a str, &'a OwnedPod)>>;
+
+fn pods_by_workload(snapshot: &Snapshot) -> Pods<'_> {
+    let mut pods = Pods::new();
+    for pod in &snapshot.world.pods {
+        if let Some(owned) = &pod.owned {
+            pods.entry(owned.workload.clone())
+                .or_default()
+                .insert(&pod.name, (&pod.uid, owned));
+        }
+    }
+    pods
+}
