@@ -1,0 +1,67 @@
+//! The one table of the agent's timings and limits. `docs/agent.md` explains them to users.
+
+use std::time::Duration;
+
+/// Group that may open an emulated device node where its profile names none.
+pub const DEVICE_GROUP: u32 = 44_210;
+
+/// Port of metrics and health.
+pub const PORT: u16 = 9101;
+
+/// How long a control file or probe may hold what cannot be understood before that counts:
+/// longer than a plain write is seen half done.
+pub const GARBAGE_SETTLES: Duration = Duration::from_millis(200);
+
+/// How long a device must be better before it is shown as better.
+pub const RECOVERY_STABLE: Duration = Duration::from_secs(1);
+
+/// How long an `Unknown` device stays what it was to the kubelet.
+pub const UNKNOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How often a device is probed when nothing tells of a change.
+pub const POLL: Duration = Duration::from_secs(5);
+
+/// How long a probe may take before the device counts as unmonitored.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long the last report of a runtime outlives its connection.
+pub const REPORT_GRACE: Duration = Duration::from_secs(3);
+
+/// The same after a start of the agent: runtimes need a moment to come back.
+pub const REPORT_GRACE_AT_START: Duration = Duration::from_secs(15);
+
+/// Connections that one device's socket keeps open at a time; a pod needs one.
+pub const SOCKET_CONNECTIONS: usize = 16;
+
+/// How often the kubelet's socket and our own are looked at when nothing tells of a change.
+pub const KUBELET_POLL: Duration = Duration::from_secs(1);
+
+/// How long a call of `Register` may take: the kubelet dials back within it.
+pub const REGISTER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long a registered plugin waits for the kubelet to watch it before it registers again.
+pub const WATCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// First and longest pause between tries, for the kubelet and for the API server.
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// Changes of a node's devices within this time become one write of the inventory.
+pub const INVENTORY_COALESCE: Duration = Duration::from_millis(100);
+
+/// The least time between two writes of the inventory.
+pub const INVENTORY_PACE: Duration = Duration::from_millis(500);
+
+/// How long servers may take to end their streams when the agent ends.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a starting agent waits for the one before it to let go of the node.
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest content of a control file, in bytes.
+pub const CONTROL_FILE_BYTES: u64 = 256;
+
+/// Degrees Celsius from which an emulated device is warm, near throttling, throttling, too hot.
+pub const TEMPERATURE_BANDS: [i32; 4] = [60, 85, 95, 105];
+
+/// Degrees Celsius that a device must cool below the edge of its band to leave it.
+pub const TEMPERATURE_MARGIN: i32 = 3;

@@ -1,0 +1,88 @@
+//! What the agent knows from the API server: its node and the hardware profiles.
+
+use perwatt_crds::HardwareProfileSpec;
+use perwatt_crds::profile::Provider;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The node that the agent runs on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFacts {
+    /// Name of the Node object.
+    pub name: String,
+    /// Its uid, by which the inventory is owned.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// Its labels, which profiles choose nodes by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Everything that decides which devices this node serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Known {
+    /// The node.
+    pub node: NodeFacts,
+    /// Every profile, by name.
+    pub profiles: BTreeMap<String, HardwareProfileSpec>,
+}
+
+impl Known {
+    /// The profiles whose devices this agent registers, and those it must not although they ask
+    /// for it, each with the reason.
+    #[must_use]
+    pub fn split_profiles(&self) -> (BTreeMap<&str, &HardwareProfileSpec>, Vec<String>) {
+        let mut served = BTreeMap::new();
+        let mut refused = Vec::new();
+        let mut resources: BTreeMap<String, &str> = BTreeMap::new();
+        for (name, spec) in &self.profiles {
+            if spec.provider == Provider::External {
+                continue;
+            }
+            let resource = resource_name(name, spec);
+            match resources.get(&resource) {
+                Some(first) => refused.push(format!(
+                    "profile {name} is not served: its resource {resource} is already that of profile {first}; give one of them another resourceName"
+                )),
+                None => {
+                    resources.insert(resource, name);
+                    served.insert(name.as_str(), spec);
+                }
+            }
+        }
+        (served, refused)
+    }
+}
+
+/// The extended resource under which the kubelet knows the devices of a profile.
+#[must_use]
+pub fn resource_name(profile: &str, spec: &HardwareProfileSpec) -> String {
+    spec.resource_name
+        .clone()
+        .unwrap_or_else(|| format!("{}/{profile}", perwatt_crds::names::GROUP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::profile;
+
+    #[test]
+    fn a_resource_is_served_once_and_external_profiles_never() {
+        let mut known = Known::default();
+        known.profiles.insert("one".into(), profile(1));
+        let mut same = profile(1);
+        same.resource_name = Some("perwatt.dev/one".into());
+        known.profiles.insert("two".into(), same);
+        let mut external = profile(1);
+        external.provider = Provider::External;
+        external.resource_name = Some("nvidia.com/gpu".into());
+        known.profiles.insert("gpu".into(), external);
+        let (served, refused) = known.split_profiles();
+        assert_eq!(served.keys().copied().collect::<Vec<_>>(), ["one"]);
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].contains("profile two"), "{refused:?}");
+    }
+}

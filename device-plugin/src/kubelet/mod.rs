@@ -1,0 +1,23 @@
+//! The kubelet's device plugin API: one plugin for each profile.
+//!
+//! `service` answers the kubelet, `allocate` says what a container gets, `plugin` keeps a
+//! plugin registered through restarts of either side.
+
+pub mod allocate;
+pub mod plugin;
+pub mod service;
+
+/// The API as it goes over the wire, generated from `proto/deviceplugin.proto`.
+#[allow(missing_docs, clippy::pedantic)]
+pub mod api {
+    tonic::include_proto!("v1beta1");
+}
+
+/// Version of the API.
+pub const VERSION: &str = "v1beta1";
+
+/// What the kubelet calls a device that pods may get.
+pub const HEALTHY: &str = "Healthy";
+
+/// What the kubelet calls a device that no new pod may get.
+pub const UNHEALTHY: &str = "Unhealthy";

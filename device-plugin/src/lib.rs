@@ -1,0 +1,43 @@
+//! The node agent: devices found, probed, registered with the kubelet, reported.
+//!
+//! Data flows one way. `cluster` (or `checkpoint`) says what is *known*: profiles and the
+//! node's labels. `supervisor` turns it into devices, each with a `monitor` that probes it
+//! through its `discovery` source and judges it (`health`, pure), and writes into one shared
+//! picture (`state`). Everything that speaks to others reads that picture and says what
+//! differs from what it said last: `kubelet` (device plugin API), `cdi` (specs for containerd),
+//! `socket` (runtimes), `publish` (DeviceInventory), `metrics`, `checkpoint`.
+//!
+//! The kubelet side needs no API server: an agent that starts without one serves what its
+//! checkpoint says.
+
+pub mod agent;
+pub mod backoff;
+pub mod cdi;
+pub mod checkpoint;
+pub mod cli;
+pub mod cluster;
+pub mod constants;
+pub mod discovery;
+pub mod emulate;
+pub mod emulated;
+pub mod files;
+pub mod filewatch;
+pub mod health;
+pub mod http;
+pub mod inventory;
+pub mod known;
+pub mod kubelet;
+pub mod lock;
+pub mod metrics;
+pub mod monitor;
+pub mod paths;
+pub mod publish;
+pub mod quiet;
+pub mod readiness;
+pub mod scan;
+pub mod socket;
+pub mod state;
+pub mod supervisor;
+
+#[cfg(test)]
+mod fixtures;

@@ -1,0 +1,118 @@
+//! The one picture of the node that all parts of the agent share.
+//!
+//! Written by the supervisor (which devices exist), by each device's monitor (what it is) and
+//! by its socket (who uses it); read by the kubelet plugins, the sockets, the CDI specs, the
+//! inventory, the checkpoint and the metrics, each of which acts on what differs from what it
+//! said last.
+
+use crate::discovery::Found;
+use crate::health::View;
+use jiff::Timestamp;
+use perwatt_crds::HardwareProfileSpec;
+use perwatt_crds::inventory::{DeviceHealth, RuntimeReport};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One device, as the agent sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// What was found.
+    pub found: Arc<Found>,
+    /// What it is now.
+    pub view: View,
+    /// Since when `view.health` is what it is.
+    pub since: Timestamp,
+    /// Set while `since` is only when this agent saw the device first.
+    pub since_start: bool,
+    /// What the runtime that holds it said last.
+    pub report: Option<RuntimeReport>,
+}
+
+/// The devices and the profiles that this node serves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// Profiles with at least one device here.
+    pub profiles: BTreeMap<String, Arc<HardwareProfileSpec>>,
+    /// Devices by id.
+    pub devices: BTreeMap<String, Device>,
+}
+
+impl Node {
+    /// The devices of one profile, by id.
+    pub fn devices_of<'a>(&'a self, profile: &'a str) -> impl Iterator<Item = &'a Device> {
+        self.devices
+            .values()
+            .filter(move |device| device.found.profile == profile)
+    }
+}
+
+/// The shared picture. A change wakes whoever has subscribed.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<watch::Sender<Node>>);
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Node::default())))
+    }
+}
+
+impl Shared {
+    /// Sees every later change.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Node> {
+        self.0.subscribe()
+    }
+
+    /// The picture now.
+    #[must_use]
+    pub fn now(&self) -> Node {
+        self.0.borrow().clone()
+    }
+
+    /// Changes the picture; nobody is woken where nothing changed.
+    pub fn update(&self, change: impl FnOnce(&mut Node)) {
+        self.0.send_if_modified(|node| {
+            let before = node.clone();
+            change(node);
+            *node != before
+        });
+    }
+
+    /// What a device is now; `at` is the time of a change of its health.
+    pub fn set_view(&self, id: &str, view: View, at: Timestamp) {
+        self.update(|node| {
+            let Some(device) = node.devices.get_mut(id) else {
+                return;
+            };
+            if device.view.health != view.health {
+                tell_transition(id, device.view.health, &view);
+                device.since = at;
+                device.since_start = false;
+            }
+            device.view = view;
+        });
+    }
+
+    /// What the runtime on a device says of itself; nothing when it is gone.
+    pub fn set_report(&self, id: &str, report: Option<RuntimeReport>) {
+        self.update(|node| {
+            if let Some(device) = node.devices.get_mut(id) {
+                device.report = report;
+            }
+        });
+    }
+}
+
+fn tell_transition(id: &str, before: DeviceHealth, view: &View) {
+    let reasons: Vec<_> = view
+        .reasons
+        .iter()
+        .map(|reason| reason.message.as_str())
+        .collect();
+    let (from, to) = (before.as_str(), view.health.as_str());
+    match view.health {
+        DeviceHealth::Healthy => tracing::info!(device = id, from, to, "health changed"),
+        _ => tracing::warn!(device = id, from, to, "health changed: {}", reasons.join("; ")),
+    }
+}
