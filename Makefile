@@ -27,6 +27,10 @@ demo-down: ## Remove every trace of the demo's cluster
 kubeconfig: ## How to reach the demo's cluster
 	@cargo run -q -p perwatt-e2e -- kubeconfig --name demo
 
+.PHONY: images
+images: build ## Pack the product's images as OCI archives, and print their names and files
+	@$(BIN)/perwatt-e2e images
+
 .PHONY: install
 install: ## Install on a cluster you have: make install KUBECONTEXT=name
 	@test -n "$(KUBECONTEXT)" || { echo "make install: say which cluster: make install KUBECONTEXT=name (kubectl config get-contexts lists them)" >&2; exit 2; }

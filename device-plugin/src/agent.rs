@@ -57,11 +57,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Takes the node and serves what the checkpoint says, then what `updates` says.
+    /// Takes the node `node_name` and serves what the checkpoint says, then what `updates` says.
     ///
     /// # Errors
     /// When another agent has the node, or there is no place for the state.
-    pub async fn start(paths: Paths, updates: mpsc::Receiver<Known>) -> Result<Self, AgentError> {
+    pub async fn start(
+        paths: Paths,
+        node_name: &str,
+        updates: mpsc::Receiver<Known>,
+    ) -> Result<Self, AgentError> {
         let lock = Lock::take(&paths).await?;
         let context = Context {
             paths: paths.clone(),
@@ -77,6 +81,7 @@ impl Agent {
         tasks.spawn(cdi::keep(paths.clone(), context.shared.clone()));
         let follower = Follower {
             context: context.clone(),
+            checkpoint: Checkpoint::load(&paths, node_name),
             updates,
             known,
             lock,
@@ -107,6 +112,7 @@ impl Agent {
 /// Follows what is known until it is stopped.
 struct Follower {
     context: Context,
+    checkpoint: Option<Checkpoint>,
     updates: mpsc::Receiver<Known>,
     known: watch::Sender<Option<Known>>,
     lock: Lock,
@@ -115,7 +121,7 @@ struct Follower {
 impl Follower {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         let paths = self.context.paths.clone();
-        let checkpoint = Checkpoint::load(&paths);
+        let checkpoint = self.checkpoint.take();
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(Emulated::new(paths.clone()))];
         let mut supervisor = Supervisor::new(self.context.clone(), sources, checkpoint.as_ref());
         if let Some(checkpoint) = checkpoint {
@@ -169,7 +175,7 @@ pub async fn run(paths: Paths, node_name: Option<String>, listen: SocketAddr) ->
         .await
         .map_err(|error| AgentError::Client(error.to_string()))?;
     let (updates, received) = mpsc::channel(1);
-    let agent = Agent::start(paths, received).await?;
+    let agent = Agent::start(paths, &node_name, received).await?;
     // After the lock: a second agent is told so, and not that a port is taken.
     let listener = http::listen(listen).await?;
     tracing::info!(node = %node_name, %listen, "the node agent runs");

@@ -62,32 +62,35 @@ impl Checkpoint {
         }
     }
 
-    /// The last one, where there is one that can be read.
+    /// The last one of this node, where there is one that can be read.
     #[must_use]
-    pub fn load(paths: &Paths) -> Option<Self> {
+    pub fn load(paths: &Paths, node_name: &str) -> Option<Self> {
+        let checkpoint = Self::load_any(paths)?;
+        let other = &checkpoint.known.node.name;
+        if other == node_name {
+            return Some(checkpoint);
+        }
+        tracing::warn!(%other, "{} is of another node: starting without it", paths.checkpoint().display());
+        None
+    }
+
+    /// The last one, whatever node it is of.
+    #[must_use]
+    pub fn load_any(paths: &Paths) -> Option<Self> {
         let path = paths.checkpoint();
+        let unusable = |why: String| {
+            tracing::warn!("{} {why}: starting without it", path.display());
+            None
+        };
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!(%error, "cannot read {}: starting without it", path.display());
-                return None;
-            }
+            Err(error) => return unusable(format!("cannot be read ({error})")),
         };
         match serde_json::from_slice::<Self>(&bytes) {
             Ok(checkpoint) if checkpoint.version == VERSION => Some(checkpoint),
-            Ok(other) => {
-                tracing::warn!(
-                    version = other.version,
-                    "{} is of another version: starting without it",
-                    path.display()
-                );
-                None
-            }
-            Err(error) => {
-                tracing::warn!(%error, "{} is damaged: starting without it", path.display());
-                None
-            }
+            Ok(other) => unusable(format!("is of version {}", other.version)),
+            Err(error) => unusable(format!("is damaged ({error})")),
         }
     }
 
@@ -133,17 +136,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::below(dir.path());
         std::fs::create_dir_all(&paths.root).unwrap();
-        assert_eq!(Checkpoint::load(&paths), None);
+        assert_eq!(Checkpoint::load_any(&paths), None);
         let checkpoint = Checkpoint::of(fixtures::known(&[("chip", 1)]), &fixtures::node(&paths));
         checkpoint.save(&paths).unwrap();
-        assert_eq!(Checkpoint::load(&paths), Some(checkpoint));
+        assert_eq!(Checkpoint::load_any(&paths), Some(checkpoint));
+        assert!(Checkpoint::load(&paths, "edge-test").is_some());
+        assert_eq!(Checkpoint::load(&paths, "edge-other"), None);
         std::fs::write(paths.checkpoint(), "{\"version\":1,").unwrap();
-        assert_eq!(Checkpoint::load(&paths), None);
+        assert_eq!(Checkpoint::load_any(&paths), None);
         std::fs::write(
             paths.checkpoint(),
             "{\"version\":2,\"known\":{\"node\":{\"name\":\"a\"},\"profiles\":{}},\"devices\":{}}",
         )
         .unwrap();
-        assert_eq!(Checkpoint::load(&paths), None);
+        assert_eq!(Checkpoint::load_any(&paths), None);
     }
 }

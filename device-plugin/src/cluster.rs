@@ -2,7 +2,7 @@
 
 use crate::known::{Known, NodeFacts};
 use crate::metrics::Metrics;
-use crate::quiet::Quiet;
+use crate::quiet::{Quiet, chain};
 use crate::readiness::Readiness;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
@@ -102,19 +102,6 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> S::Item {
         Some(item) => item,
         None => std::future::pending().await,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// What the watches have told so far.

@@ -48,8 +48,9 @@ pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration:
 /// Changes of a node's devices within this time become one write of the inventory.
 pub const INVENTORY_COALESCE: Duration = Duration::from_millis(100);
 
-/// The least time between two writes of the inventory.
-pub const INVENTORY_PACE: Duration = Duration::from_millis(500);
+/// Writes of the inventory that may follow each other at once, and the time between further
+/// ones: neither a flapping device nor a chattering runtime floods the API server.
+pub const INVENTORY_PACE: (u32, Duration) = (20, Duration::from_secs(3));
 
 /// How long servers may take to end their streams when the agent ends.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);

@@ -84,7 +84,7 @@ pub fn run(paths: &Paths, device: Option<&str>, settings: &[String]) -> Result<S
 }
 
 fn wanted(paths: &Paths, source: &Emulated, device: &str) -> Option<crate::discovery::Found> {
-    let known = Checkpoint::load(paths)?.known;
+    let known = Checkpoint::load_any(paths)?.known;
     let mut found = known
         .profiles
         .iter()

@@ -96,11 +96,12 @@ fn problem(devices: &[&Device]) -> String {
 fn problem_of(device: &Device) -> String {
     let (id, health) = (&device.found.id, device.view.health.as_str());
     match device.view.reasons.first() {
-        Some(reason) => format!(
-            "{id}: {health} ({}): {}",
-            reason.dimension.as_str(),
-            reason.message
-        ),
+        Some(reason) => {
+            // The column has named the device already.
+            let prefix = format!("device {id} ");
+            let message = reason.message.strip_prefix(&prefix).unwrap_or(&reason.message);
+            format!("{id}: {health} ({}): {message}", reason.dimension.as_str())
+        }
         None => format!("{id}: {health}"),
     }
 }
@@ -148,7 +149,7 @@ mod tests {
         device.view.health = DeviceHealth::Unhealthy;
         device.view.reasons = vec![HealthReason {
             dimension: HealthDimension::Fault,
-            message: "it broke".into(),
+            message: "device chip-1 broke".into(),
         }];
         device.report = Some(RuntimeReport {
             namespace: "audio".into(),
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(summary.devices, "chip-0, chip-1");
         assert_eq!(summary.healthy, "1/2");
         assert_eq!(summary.serving, "speech-gate:cpu");
-        assert_eq!(summary.problem, "chip-1: Unhealthy (fault): it broke");
+        assert_eq!(summary.problem, "chip-1: Unhealthy (fault): broke");
         assert_eq!(
             (summary.firmware.as_str(), summary.temperature.as_str()),
             ("1.0.0", "Cool")

@@ -30,6 +30,7 @@ pub mod kubelet;
 pub mod lock;
 pub mod metrics;
 pub mod monitor;
+pub mod pace;
 pub mod paths;
 pub mod publish;
 pub mod quiet;

@@ -235,7 +235,7 @@ mod tests {
 
     fn rendered() -> String {
         let (metrics, shared) = (Metrics::default(), Shared::default());
-        shared.update(|node| *node = fixtures::node(&Paths::below(Path::new("/nowhere"))));
+        shared.replace(fixtures::node(&Paths::below(Path::new("/nowhere"))));
         metrics.registered("chip", Outcome::Success);
         metrics.allocated("chip", 1);
         metrics.wrote_inventory(Outcome::Failure);

@@ -91,3 +91,7 @@ impl Monitor {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "monitor_tests.rs"]
+mod tests;

@@ -5,7 +5,8 @@ use crate::constants::{INVENTORY_COALESCE, INVENTORY_PACE};
 use crate::inventory::{build_status, say_the_same};
 use crate::known::{Known, NodeFacts};
 use crate::metrics::{Metrics, Outcome};
-use crate::quiet::Quiet;
+use crate::pace::Pace;
+use crate::quiet::{Quiet, chain};
 use crate::state::{Node, Shared};
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
@@ -14,6 +15,8 @@ use kube::{Api, Client};
 use perwatt_crds::{DeviceInventory, DeviceInventoryStatus};
 use serde_json::json;
 use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Field manager of the inventory.
@@ -49,33 +52,34 @@ impl Publisher {
 
     /// Runs until it is dropped.
     pub async fn run(mut self, node_name: String) {
-        // Nobody may write before the first read: the times of transitions come from there.
-        let (sender, live) = watch::channel(None);
-        let (api, name) = (self.api.clone(), node_name.clone());
-        let reading = async move {
-            let mut events = pin!(watcher::watch_object(api, &name).default_backoff());
-            while let Some(event) = events.next().await {
-                if let Ok(object) = event {
-                    sender.send_replace(Some(object));
-                }
-            }
-        };
+        // Nobody writes before the first read: the times of transitions come from there.
+        let first = self.read(&node_name).await;
+        if let Some(status) = first.as_ref().and_then(|object| object.status.as_ref()) {
+            adopt_times(&self.shared, status);
+        }
+        let live = Arc::new(watch::Sender::new(first));
+        let watching = watch_live(self.api.clone(), node_name, live.clone());
         tokio::select! {
-            () = reading => {}
-            () = self.write_all(live) => {}
+            () = watching => {}
+            () = self.write_all(&live) => {}
         }
     }
 
-    async fn write_all(&mut self, mut live: watch::Receiver<Option<Live>>) {
+    async fn read(&self, node_name: &str) -> Live {
+        let mut trouble = Trouble::new("read");
+        loop {
+            match self.api.get_opt(node_name).await {
+                Ok(object) => return object,
+                Err(error) => tokio::time::sleep(trouble.pause(&error)).await,
+            }
+        }
+    }
+
+    async fn write_all(&mut self, live: &watch::Sender<Live>) {
+        let mut seen = live.subscribe();
         let mut node = self.shared.subscribe();
-        let mut backoff = Backoff::default();
-        let mut quiet = Quiet::default();
-        if live.wait_for(Option::is_some).await.is_err() {
-            return;
-        }
-        if let Some(status) = live.borrow().clone().flatten().and_then(|object| object.status) {
-            adopt_times(&self.shared, &status);
-        }
+        let mut trouble = Trouble::new("write");
+        let mut pace = Pace::new(INVENTORY_PACE.0, INVENTORY_PACE.1);
         loop {
             let facts = self
                 .known
@@ -83,49 +87,42 @@ impl Publisher {
                 .as_ref()
                 .map(|known| known.node.clone());
             let picture = node.borrow_and_update().clone();
-            let seen = live.borrow_and_update().clone().flatten();
-            let wrote = match facts {
-                Some(facts) => self.write(&facts, &picture, seen).await,
-                None => Ok(false),
+            let before = seen.borrow_and_update().clone();
+            let wrote = match &facts {
+                Some(facts) => self.write(facts, &picture, before).await,
+                None => Ok(None),
             };
             match wrote {
                 Ok(wrote) => {
-                    backoff.reset();
-                    if quiet.clear() {
-                        tracing::info!("the inventory is written again");
-                    }
-                    if wrote {
+                    trouble.ends();
+                    if wrote.is_some() {
+                        live.send_replace(wrote);
                         self.metrics.wrote_inventory(Outcome::Success);
-                        tokio::time::sleep(INVENTORY_PACE).await;
+                        tokio::time::sleep(pace.spend(Instant::now())).await;
                     }
                     tokio::select! {
                         changed = node.changed() => if changed.is_err() { return },
                         changed = self.known.changed() => if changed.is_err() { return },
-                        changed = live.changed() => if changed.is_err() { return },
+                        changed = seen.changed() => if changed.is_err() { return },
                     }
                     tokio::time::sleep(INVENTORY_COALESCE).await;
                 }
                 Err(error) => {
                     self.metrics.wrote_inventory(Outcome::Failure);
-                    if quiet.is_news(&error.to_string()) {
-                        tracing::warn!(%error, "cannot write the DeviceInventory: trying on; the kubelet is told all the same");
-                    }
-                    tokio::time::sleep(backoff.pause()).await;
+                    tokio::time::sleep(trouble.pause(&error)).await;
                 }
             }
         }
     }
 
-    /// Writes what differs; tells whether anything did.
-    async fn write(&self, facts: &NodeFacts, node: &Node, seen: Live) -> Result<bool, kube::Error> {
-        let mut wrote = false;
-        let object = match seen {
-            Some(object) if is_owned_by(&object, facts) => object,
+    /// Writes what differs from `before`; what the API server then says, or nothing where
+    /// nothing differs.
+    async fn write(&self, facts: &NodeFacts, node: &Node, before: Live) -> Result<Live, kube::Error> {
+        let (object, made) = match before {
+            Some(object) if is_owned_by(&object, facts) => (object, false),
             _ => {
-                wrote = true;
-                self.api
-                    .patch(&facts.name, &apply(), &Patch::Apply(build_object(facts)))
-                    .await?
+                let patch = Patch::Apply(build_object(facts));
+                (self.api.patch(&facts.name, &apply(), &patch).await?, true)
             }
         };
         let status = build_status(node);
@@ -134,16 +131,74 @@ impl Publisher {
             .as_ref()
             .is_some_and(|before| say_the_same(before, &status))
         {
-            return Ok(wrote);
+            return Ok(made.then_some(object));
         }
-        self.api
-            .patch_status(
-                &facts.name,
-                &apply(),
-                &Patch::Apply(build_status_object(facts, &status)),
-            )
-            .await?;
-        Ok(true)
+        let patch = Patch::Apply(build_status_object(facts, &status));
+        match self.api.patch_status(&facts.name, &apply(), &patch).await {
+            // Deleted a moment ago, and the watch has not told yet.
+            Err(kube::Error::Api(refusal)) if refusal.code == 404 => {
+                self.api
+                    .patch(&facts.name, &apply(), &Patch::Apply(build_object(facts)))
+                    .await?;
+                self.api
+                    .patch_status(&facts.name, &apply(), &patch)
+                    .await
+                    .map(Some)
+            }
+            written => written.map(Some),
+        }
+    }
+}
+
+/// Tells what others do to the inventory, so that it is made again when somebody deletes it.
+/// Without the right to watch it, only the agent's own changes are seen.
+async fn watch_live(api: Api<DeviceInventory>, name: String, sender: Arc<watch::Sender<Live>>) {
+    let mut quiet = Quiet::default();
+    let mut events = pin!(watcher::watch_object(api, &name).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(object) => drop(sender.send_replace(object)),
+            Err(error) if quiet.is_news(&error.to_string()) => {
+                tracing::warn!(error = %chain(&error), "cannot watch the DeviceInventory: it is still written");
+            }
+            Err(_) => {}
+        }
+    }
+    std::future::pending().await
+}
+
+/// Tries that fail: told once, and paused between.
+struct Trouble {
+    verb: &'static str,
+    backoff: Backoff,
+    quiet: Quiet,
+}
+
+impl Trouble {
+    fn new(verb: &'static str) -> Self {
+        Self {
+            verb,
+            backoff: Backoff::default(),
+            quiet: Quiet::default(),
+        }
+    }
+
+    fn pause(&mut self, error: &kube::Error) -> Duration {
+        let text = chain(error);
+        if self.quiet.is_news(&text) {
+            tracing::warn!(
+                "cannot {} the DeviceInventory: {text}; trying on, the kubelet is told all the same",
+                self.verb
+            );
+        }
+        self.backoff.pause()
+    }
+
+    fn ends(&mut self) {
+        self.backoff.reset();
+        if self.quiet.clear() {
+            tracing::info!("the DeviceInventory is written again");
+        }
     }
 }
 
@@ -187,13 +242,16 @@ fn build_status_object(facts: &NodeFacts, status: &DeviceInventoryStatus) -> ser
 /// An agent that starts without a checkpoint takes over since when its devices are what they are.
 fn adopt_times(shared: &Shared, live: &DeviceInventoryStatus) {
     shared.update(|node| {
+        let mut adopted = false;
         for device in node.devices.values_mut().filter(|device| device.since_start) {
             let before = live.devices.iter().find(|status| status.id == device.found.id);
             if let Some(before) = before.filter(|before| before.health == device.view.health) {
                 device.since = before.last_transition_time.0;
+                adopted = true;
             }
             device.since_start = false;
         }
+        adopted
     });
 }
 
@@ -212,13 +270,13 @@ mod tests {
         let live = build_status(&before);
         let device = before.devices.get_mut("chip-0").unwrap();
         (device.since, device.since_start) = (Timestamp::MAX, true);
-        shared.update(|node| *node = before.clone());
+        shared.replace(before.clone());
         adopt_times(&shared, &live);
         assert_eq!(shared.now().devices["chip-0"].since, Timestamp::UNIX_EPOCH);
 
         before.devices.get_mut("chip-0").unwrap().view.health =
             perwatt_crds::inventory::DeviceHealth::Unhealthy;
-        shared.update(|node| *node = before);
+        shared.replace(before);
         adopt_times(&shared, &live);
         assert_eq!(shared.now().devices["chip-0"].since, Timestamp::MAX);
     }

@@ -1,4 +1,4 @@
-//! Says the same thing once, not once a second.
+//! Says the same thing once, not once a second, and with its cause.
 
 /// Remembers the last message of one subject.
 #[derive(Debug, Default)]
@@ -18,4 +18,18 @@ impl Quiet {
     pub fn clear(&mut self) -> bool {
         self.0.take().is_some()
     }
+}
+
+/// An error with what caused it, each said once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }

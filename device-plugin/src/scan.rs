@@ -24,7 +24,7 @@ const HEADERS: [&str; 8] = [
 #[must_use]
 pub fn run(paths: &Paths) -> String {
     let source = Emulated::new(paths.clone());
-    let known = Checkpoint::load(paths)
+    let known = Checkpoint::load_any(paths)
         .map(|checkpoint| checkpoint.known)
         .unwrap_or_default();
     let (profiles, refused) = known.split_profiles();

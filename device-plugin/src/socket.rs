@@ -137,10 +137,8 @@ impl Device for Service {
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
         let now = Timestamp::now();
-        self.shared.update(|node| {
-            if let Some(device) = node.devices.get_mut(&self.id) {
-                device.report = Some(build_report(request.into_inner(), device.report.as_ref(), now));
-            }
+        self.shared.update_device(&self.id, |device| {
+            device.report = Some(build_report(request.into_inner(), device.report.as_ref(), now));
         });
         Ok(Response::new(ReportReply {}))
     }

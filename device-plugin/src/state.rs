@@ -70,21 +70,37 @@ impl Shared {
         self.0.borrow().clone()
     }
 
-    /// Changes the picture; nobody is woken where nothing changed.
-    pub fn update(&self, change: impl FnOnce(&mut Node)) {
-        self.0.send_if_modified(|node| {
-            let before = node.clone();
-            change(node);
-            *node != before
+    /// Whether the kubelet may give the device to new pods, where it is there.
+    #[must_use]
+    pub fn usable(&self, id: &str) -> Option<bool> {
+        self.0.borrow().devices.get(id).map(|device| device.view.usable)
+    }
+
+    /// Changes the picture; `change` tells whether it did, and nobody is woken where not.
+    pub fn update(&self, change: impl FnOnce(&mut Node) -> bool) {
+        self.0.send_if_modified(change);
+    }
+
+    /// Another picture altogether.
+    pub fn replace(&self, node: Node) {
+        self.0.send_replace(node);
+    }
+
+    /// Changes one device, where it is there.
+    pub fn update_device(&self, id: &str, change: impl FnOnce(&mut Device)) {
+        self.update(|node| {
+            let Some(device) = node.devices.get_mut(id) else {
+                return false;
+            };
+            let before = device.clone();
+            change(device);
+            *device != before
         });
     }
 
     /// What a device is now; `at` is the time of a change of its health.
     pub fn set_view(&self, id: &str, view: View, at: Timestamp) {
-        self.update(|node| {
-            let Some(device) = node.devices.get_mut(id) else {
-                return;
-            };
+        self.update_device(id, |device| {
             if device.view.health != view.health {
                 tell_transition(id, device.view.health, &view);
                 device.since = at;
@@ -96,11 +112,7 @@ impl Shared {
 
     /// What the runtime on a device says of itself; nothing when it is gone.
     pub fn set_report(&self, id: &str, report: Option<RuntimeReport>) {
-        self.update(|node| {
-            if let Some(device) = node.devices.get_mut(id) {
-                device.report = report;
-            }
-        });
+        self.update_device(id, |device| device.report = report);
     }
 }
 

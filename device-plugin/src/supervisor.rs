@@ -3,6 +3,8 @@
 use crate::cdi;
 use crate::checkpoint::{Checkpoint, SavedDevice};
 use crate::discovery::{Found, Source};
+use crate::files::remove_socket;
+use crate::health::View;
 use crate::known::{Known, resource_name};
 use crate::kubelet::plugin::{Context, Plugin};
 use crate::kubelet::service::Life;
@@ -16,11 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
+/// A device that should be served, and who can read it.
+type Wanted = (Arc<Found>, Arc<dyn Source>);
+
 /// What runs for one device.
 struct Running {
     found: Arc<Found>,
     monitor: JoinHandle<()>,
-    _socket: Option<DeviceSocket>,
+    socket: Option<DeviceSocket>,
 }
 
 impl Drop for Running {
@@ -74,9 +79,7 @@ impl Supervisor {
         }
         let wanted = self.find(&profiles, known);
         self.end_unwanted(&wanted).await;
-        for (found, source) in wanted.values() {
-            self.start_device(found, source).await;
-        }
+        self.start_devices(&wanted).await;
         self.show_profiles(&profiles, &wanted);
         if let Err(error) = cdi::write_all(&self.context.paths, &self.context.shared.now()) {
             tracing::error!("{error}");
@@ -85,6 +88,23 @@ impl Supervisor {
         if certain {
             let ids: BTreeSet<_> = wanted.keys().cloned().collect();
             self.sources.iter().for_each(|source| source.retire_all_but(&ids));
+            self.remove_leftover_sockets();
+        }
+    }
+
+    /// Sockets of plugins that an agent before this one did not live to remove.
+    fn remove_leftover_sockets(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.context.paths.kubelet) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let profile = name
+                .strip_prefix("perwatt-")
+                .and_then(|rest| rest.strip_suffix(".sock"));
+            if profile.is_some_and(|profile| !self.plugins.contains_key(profile)) {
+                let _ = remove_socket(&entry.path());
+            }
         }
     }
 
@@ -101,7 +121,7 @@ impl Supervisor {
         &self,
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
         known: &Known,
-    ) -> BTreeMap<String, (Arc<Found>, Arc<dyn Source>)> {
+    ) -> BTreeMap<String, Wanted> {
         let mut wanted = BTreeMap::new();
         for (profile, spec) in profiles {
             for source in &self.sources {
@@ -115,7 +135,7 @@ impl Supervisor {
 
     /// Plugins of profiles without devices end first, so that the kubelet sees one empty list
     /// and not every device going one by one.
-    async fn end_unwanted(&mut self, wanted: &BTreeMap<String, (Arc<Found>, Arc<dyn Source>)>) {
+    async fn end_unwanted(&mut self, wanted: &BTreeMap<String, Wanted>) {
         let profiles: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
         let gone: Vec<_> = self
             .plugins
@@ -130,59 +150,73 @@ impl Supervisor {
             }
         }
         self.devices.retain(|id, _| wanted.contains_key(id));
-        self.context
-            .shared
-            .update(|node| node.devices.retain(|id, _| wanted.contains_key(id)));
+        self.context.shared.update(|node| {
+            let before = node.devices.len();
+            node.devices.retain(|id, _| wanted.contains_key(id));
+            node.devices.len() != before
+        });
     }
 
-    async fn start_device(&mut self, found: &Arc<Found>, source: &Arc<dyn Source>) {
-        let id = &found.id;
-        if self
-            .devices
-            .get(id)
-            .is_some_and(|running| running.found == *found)
-        {
-            return;
+    /// New devices, and those whose profile has changed: made ready and read side by side, so
+    /// that one that hangs does not hold up the others.
+    async fn start_devices(&mut self, wanted: &BTreeMap<String, Wanted>) {
+        let is_new = |found: &Arc<Found>| self.devices.get(&found.id).is_none_or(|r| r.found != *found);
+        let new = wanted.values().filter(|(found, _)| is_new(found));
+        let ready = new.map(|(found, source)| self.ready(found.clone(), source.clone()));
+        for (found, monitor, view) in futures::future::join_all(ready).await {
+            self.install(found, monitor, view);
         }
-        // Also where the profile has changed: made ready anew, seen anew, its socket kept.
-        let socket = match self.devices.remove(id) {
-            Some(mut running) => running._socket.take(),
-            None => None,
+    }
+
+    async fn ready(&self, found: Arc<Found>, source: Arc<dyn Source>) -> (Arc<Found>, Monitor, View) {
+        let prepared = {
+            let (found, source) = (found.clone(), source.clone());
+            tokio::task::spawn_blocking(move || source.prepare(&found)).await
         };
-        if let Err(error) = source.prepare(found) {
-            tracing::error!(device = %id, "{error}");
+        if let Ok(Err(error)) = prepared {
+            tracing::error!(device = %found.id, "{error}");
         }
-        let before = self.context.shared.now().devices.remove(id);
-        let usable = before.as_ref().map(|device| device.view.usable);
-        let usable = usable
-            .or_else(|| self.saved.get(id).map(|saved| saved.usable))
-            .unwrap_or(false);
-        let mut monitor = Monitor::new(found.clone(), source.clone(), self.context.files.clone(), usable);
+        let before = self.context.shared.usable(&found.id);
+        let usable = before.or_else(|| self.saved.get(&found.id).map(|saved| saved.usable));
+        let files = self.context.files.clone();
+        let mut monitor = Monitor::new(found.clone(), source, files, usable.unwrap_or(false));
         let view = monitor.look().await;
-        let device = match before {
+        (found, monitor, view)
+    }
+
+    fn install(&mut self, found: Arc<Found>, monitor: Monitor, view: View) {
+        let (id, shared) = (found.id.clone(), self.context.shared.clone());
+        // Where the profile has changed, the socket and what is known of the device are kept.
+        let socket = self
+            .devices
+            .remove(&id)
+            .and_then(|mut running| running.socket.take());
+        let device = match shared.now().devices.remove(&id) {
             Some(before) => Device {
                 found: found.clone(),
                 ..before
             },
             None => self.build_device(found.clone(), view.clone()),
         };
-        let shared = self.context.shared.clone();
-        shared.update(|node| drop(node.devices.insert(id.clone(), device)));
-        shared.set_view(id, view, Timestamp::now());
-        let socket = socket.or_else(|| self.serve_socket(id));
+        shared.update(|node| {
+            node.devices.insert(id.clone(), device);
+            true
+        });
+        shared.set_view(&id, view, Timestamp::now());
+        let socket = socket.or_else(|| self.serve_socket(&id));
         let monitor = tokio::spawn(monitor.run(shared));
         self.devices.insert(
-            id.clone(),
+            id,
             Running {
-                found: found.clone(),
+                found,
                 monitor,
-                _socket: socket,
+                socket,
             },
         );
     }
 
     /// A device goes on where the agent before left off, if it is what it was.
-    fn build_device(&mut self, found: Arc<Found>, view: crate::health::View) -> Device {
+    fn build_device(&mut self, found: Arc<Found>, view: View) -> Device {
         let saved = self.saved.remove(&found.id);
         let same = saved.as_ref().filter(|saved| saved.health == view.health);
         let (since, since_start) = match (same, &saved) {
@@ -208,20 +242,23 @@ impl Supervisor {
     fn show_profiles(
         &self,
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
-        wanted: &BTreeMap<String, (Arc<Found>, Arc<dyn Source>)>,
+        wanted: &BTreeMap<String, Wanted>,
     ) {
         let present: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
         let served = profiles.iter().filter(|(name, _)| present.contains(**name));
         let served: BTreeMap<_, _> = served
             .map(|(name, spec)| ((*name).to_owned(), Arc::new((*spec).clone())))
             .collect();
-        self.context.shared.update(|node| node.profiles = served);
+        self.context.shared.update(|node| {
+            let before = std::mem::replace(&mut node.profiles, served);
+            before != node.profiles
+        });
     }
 
     async fn start_plugins(
         &mut self,
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
-        wanted: &BTreeMap<String, (Arc<Found>, Arc<dyn Source>)>,
+        wanted: &BTreeMap<String, Wanted>,
     ) {
         let present: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
         for (name, spec) in profiles.iter().filter(|(name, _)| present.contains(**name)) {

@@ -178,7 +178,7 @@ async fn a_second_agent_is_refused_and_touches_nothing() {
     let bench = Bench::start(&[("chip", 1)]).await;
     bench.kubelet.registration().await;
     let (_sender, updates) = tokio::sync::mpsc::channel(1);
-    let Err(error) = Agent::start(bench.paths.clone(), updates).await else {
+    let Err(error) = Agent::start(bench.paths.clone(), "edge-test", updates).await else {
         panic!("the second agent was let in");
     };
     assert!(
@@ -273,6 +273,103 @@ async fn a_runtime_hears_of_a_fault_and_its_report_is_kept_while_it_is_there() {
     drop((states, client));
     eventually("the report is forgotten", || {
         bench.agent.shared.now().devices["chip-0"].report.is_none()
+    })
+    .await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_report_outlives_the_agent_and_a_crowd_at_the_socket_is_turned_away() {
+    needs_root!();
+    let mut bench = Bench::start(&[("chip", 1)]).await;
+    bench.kubelet.registration().await;
+    let dir = bench.paths.socket_dir("chip-0");
+    let mut client = perwatt_device_socket::connect(&dir).unwrap();
+    let request = ReportRequest {
+        workload: "speech-gate".into(),
+        ..Default::default()
+    };
+    client.report(request).await.unwrap();
+    eventually("the checkpoint has the report", || {
+        std::fs::read_to_string(bench.paths.checkpoint())
+            .unwrap()
+            .contains("speech-gate")
+    })
+    .await;
+    bench.restart_agent().await;
+    let report = || {
+        bench
+            .agent
+            .shared
+            .now()
+            .devices
+            .get("chip-0")
+            .and_then(|d| d.report.clone())
+    };
+    eventually("the report is there again", || report().is_some()).await;
+    // The runtime finds the new socket at the same path, and its watch is enough to be there.
+    let mut states = client.watch(WatchRequest {}).await.unwrap().into_inner();
+    assert_eq!(states.message().await.unwrap().unwrap().id, "chip-0");
+
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        crowd.push(
+            tokio::net::UnixStream::connect(dir.join("agent.sock"))
+                .await
+                .unwrap(),
+        );
+    }
+    bench.set("chip-0", "health=Degraded");
+    assert_eq!(
+        states.message().await.unwrap().unwrap().health(),
+        Health::Degraded
+    );
+    assert!(report().is_some());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_faults_ends_in_the_last_state() {
+    needs_root!();
+    let bench = Bench::start(&[("chip", 1)]).await;
+    let mut list = bench.kubelet.watch_first().await;
+    list.next().await;
+    for round in 0..200 {
+        bench.set(
+            "chip-0",
+            if round % 2 == 0 {
+                "health=Unhealthy"
+            } else {
+                "health=Healthy"
+            },
+        );
+    }
+    bench.wait_for_health("chip-0", DeviceHealth::Healthy).await;
+    // Better counts once it has lasted, so the flood is one fault and one recovery.
+    assert_eq!(list.next().await, [support::owned(("chip-0", "Unhealthy"))]);
+    assert_eq!(list.next().await, [support::owned(("chip-0", "Healthy"))]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_profile_that_changes_keeps_its_devices_and_adds_to_them() {
+    needs_root!();
+    let bench = Bench::start(&[("chip", 1)]).await;
+    let mut list = bench.kubelet.watch_first().await;
+    list.next().await;
+    let mut known = known(&[("chip", 2)]);
+    known.profiles.get_mut("chip").unwrap().device_group = Some(4711);
+    bench.update(known).await;
+    assert_eq!(
+        list.next().await,
+        [("chip-0", "Healthy"), ("chip-1", "Healthy")].map(support::owned)
+    );
+    use std::os::unix::fs::MetadataExt;
+    eventually("the node belongs to the new group", || {
+        std::fs::metadata(bench.paths.emulated_node("chip-0"))
+            .unwrap()
+            .gid()
+            == 4711
     })
     .await;
     bench.end().await;

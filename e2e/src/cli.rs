@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::cluster::{Cluster, ClusterOptions, Error, NodeOptions, Result, run_forever};
+use crate::demo;
 use crate::images;
+use crate::product;
+use crate::product::traffic::{StreamOptions, stream};
 use crate::progress::Progress;
 
 /// A real Kubernetes cluster in a box, on this machine.
@@ -50,6 +53,11 @@ enum Action {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// The whole story: place, serve, fail, recover. Leaves its cluster running.
+    Demo,
+    /// Stream a recording to a Service and print every reply as a line of JSON.
+    #[command(hide = true)]
+    Stream(StreamOptions),
     /// Carry connections from loopback into a network namespace.
     #[command(hide = true)]
     Forward {
@@ -73,14 +81,28 @@ struct Name {
 }
 
 /// Does what the arguments ask for.
-pub async fn run(arguments: Arguments) -> Result<()> {
+pub async fn run(arguments: Arguments) -> product::Result<()> {
     match arguments.action {
+        Action::Demo => demo::run().await,
+        Action::Stream(options) => stream(options).await,
+        action => Ok(manage(action).await?),
+    }
+}
+
+async fn manage(action: Action) -> Result<()> {
+    match action {
+        Action::Demo | Action::Stream(_) => Ok(()),
         Action::Up { cluster, nodes, port } => up(cluster.name, nodes, port).await,
         Action::Down { cluster } => down(&cluster.name).await,
         Action::Kubeconfig { cluster } => kubeconfig(&cluster.name).await,
         Action::Images => pack_images(),
         Action::Load { cluster, files } => load(&cluster.name, &files).await,
-        Action::Forward { listen, namespace, target, announce } => {
+        Action::Forward {
+            listen,
+            namespace,
+            target,
+            announce,
+        } => {
             run_forever(listen, &namespace, target, |address| {
                 crate::cluster::write_file(&announce, address.to_string())
             })
@@ -91,13 +113,22 @@ pub async fn run(arguments: Arguments) -> Result<()> {
 
 async fn up(name: String, nodes: Vec<NodeOptions>, port: u16) -> Result<()> {
     let progress = Progress::new();
-    let cluster = match Cluster::attach(&name).await {
+    let found = Cluster::attach(&name).await.and_then(|cluster| {
+        cluster.check_parts()?;
+        Ok(cluster)
+    });
+    let cluster = match found {
         Ok(cluster) => {
             progress.say(format!("cluster {name} runs already"));
             cluster
         }
-        Err(Error::NotRunning { .. }) => {
-            let options = ClusterOptions { name, nodes, port, progress: progress.clone() };
+        Err(Error::NotRunning { .. } | Error::PartEnded { .. }) => {
+            let options = ClusterOptions {
+                name,
+                nodes,
+                port,
+                progress: progress.clone(),
+            };
             Cluster::start(options).await?.detach()?
         }
         Err(other) => return Err(other),
@@ -142,8 +173,9 @@ fn parse_node(text: &str) -> Result<NodeOptions, String> {
     let (name, labels) = text.split_once(':').unwrap_or((text, ""));
     let mut node = NodeOptions::new(name);
     for label in labels.split(',').filter(|label| !label.is_empty()) {
-        let (key, value) =
-            label.split_once('=').ok_or_else(|| format!("label {label:?} has no `=`"))?;
+        let (key, value) = label
+            .split_once('=')
+            .ok_or_else(|| format!("label {label:?} has no `=`"))?;
         node = node.label(key, value);
     }
     Ok(node)
@@ -163,7 +195,13 @@ mod tests {
     fn a_node_may_carry_labels() {
         let node = parse_node("edge-x:zone=north,perwatt.dev/sensor=camera").expect("parses");
         assert_eq!(node.name, "edge-x");
-        assert_eq!(node.labels[1], ("perwatt.dev/sensor".to_owned(), "camera".to_owned()));
-        assert_eq!(parse_node("edge-x:zone").expect_err("no value"), r#"label "zone" has no `=`"#);
+        assert_eq!(
+            node.labels[1],
+            ("perwatt.dev/sensor".to_owned(), "camera".to_owned())
+        );
+        assert_eq!(
+            parse_node("edge-x:zone").expect_err("no value"),
+            r#"label "zone" has no `=`"#
+        );
     }
 }

@@ -8,7 +8,9 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod demo;
 pub mod images;
+pub mod product;
 pub mod programs;
 pub mod progress;
 pub mod wait;

@@ -8,13 +8,20 @@ use crate::cluster::{Error, Result};
 /// deeper), or in the target folder.
 pub fn find(name: &str) -> Result<PathBuf> {
     let folders = folders();
-    folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        let shown: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-        Error::Preflight(format!(
-            "{name} is not built (looked into {}): run `cargo build --workspace --bins`",
-            shown.join(", ")
-        ))
-    })
+    folders
+        .iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            let shown: Vec<_> = folders
+                .iter()
+                .map(|folder| folder.display().to_string())
+                .collect();
+            Error::Preflight(format!(
+                "{name} is not built (looked into {}): run `cargo build --workspace --bins`",
+                shown.join(", ")
+            ))
+        })
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -31,6 +38,9 @@ mod tests {
     #[test]
     fn a_missing_program_says_how_to_build_it() {
         let message = find("perwatt-nothing").expect_err("not there").to_string();
-        assert!(message.starts_with("perwatt-nothing is not built (looked into /"), "{message}");
+        assert!(
+            message.starts_with("perwatt-nothing is not built (looked into /"),
+            "{message}"
+        );
     }
 }

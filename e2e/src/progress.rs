@@ -12,12 +12,18 @@ pub struct Progress {
 impl Progress {
     /// Starts counting now.
     pub fn new() -> Self {
-        Self { began: Instant::now(), quiet: false }
+        Self {
+            began: Instant::now(),
+            quiet: false,
+        }
     }
 
     /// Counts, but prints nothing.
     pub fn quiet() -> Self {
-        Self { began: Instant::now(), quiet: true }
+        Self {
+            began: Instant::now(),
+            quiet: true,
+        }
     }
 
     /// Prints one step.

@@ -34,7 +34,11 @@ where
         match look().await {
             Ok(value) => return Ok(value),
             Err(last) if began.elapsed() >= deadline => {
-                return Err(TimedOut { what: what.to_owned(), deadline, last });
+                return Err(TimedOut {
+                    what: what.to_owned(),
+                    deadline,
+                    last,
+                });
             }
             Err(_) => tokio::time::sleep(INTERVAL).await,
         }
@@ -51,14 +55,22 @@ mod tests {
         let value = until("third look", DEADLINE, || {
             looks += 1;
             let seen = looks;
-            async move { if seen == 3 { Ok(seen) } else { Err(format!("look {seen}")) } }
+            async move {
+                if seen == 3 {
+                    Ok(seen)
+                } else {
+                    Err(format!("look {seen}"))
+                }
+            }
         });
         assert_eq!(value.await.expect("met"), 3);
     }
 
     #[tokio::test]
     async fn says_what_was_seen_last() {
-        let never = until("rain", Duration::ZERO, || async { Err::<(), _>("sun".to_owned()) });
+        let never = until("rain", Duration::ZERO, || async {
+            Err::<(), _>("sun".to_owned())
+        });
         let message = never.await.expect_err("never met").to_string();
         assert_eq!(message, "rain: not so after 0 s; last seen: sun");
     }

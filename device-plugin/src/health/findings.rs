@@ -16,6 +16,21 @@ pub(super) struct Facts {
     pub(super) stale: Option<String>,
 }
 
+impl Facts {
+    /// Of a probe that gave no answer; the device node is where it was.
+    pub(super) fn stale(text: String, node: Option<(u32, u32)>) -> Self {
+        Self {
+            node: Ok(node),
+            present: Field::Absent,
+            health: Field::Absent,
+            temperature: Field::Absent,
+            power: Field::Absent,
+            firmware: Field::Absent,
+            stale: Some(text),
+        }
+    }
+}
+
 /// What a field holds.
 pub(super) fn value<T>(field: &Field<T>) -> Option<&T> {
     match field {
@@ -86,16 +101,12 @@ fn check_lost(found: &Found, facts: &Facts) -> Option<Finding> {
 
 fn check_fault(found: &Found, facts: &Facts) -> Option<Finding> {
     let stated = *value(&facts.health)?;
-    let text = match stated {
+    let then = match stated {
         DeviceHealth::Healthy | DeviceHealth::Unknown => return None,
-        DeviceHealth::Degraded => "it works, slower than it should",
-        DeviceHealth::Unhealthy => "it must not be used until it says Healthy again",
+        DeviceHealth::Degraded => "it keeps working, slower than it should",
+        DeviceHealth::Unhealthy => "it is used again once it reports Healthy",
     };
-    let message = format!(
-        "device {} says of itself that it is {}: {text}",
-        found.id,
-        stated.as_str()
-    );
+    let message = format!("device {} reports itself {}; {then}", found.id, stated.as_str());
     Some(finding(stated, HealthDimension::Fault, message))
 }
 
@@ -105,11 +116,11 @@ fn check_heat(found: &Found, facts: &Facts, heat: Option<Heat>) -> Option<Findin
     let (health, text) = match heat? {
         Heat::Critical => (
             DeviceHealth::Unhealthy,
-            format!("hotter than the {critical} °C that it stands: let it cool down"),
+            format!("hotter than the {critical} °C that it stands; let it cool down"),
         ),
         Heat::Throttling => (
             DeviceHealth::Degraded,
-            format!("throttling from {throttle} °C on: improve its cooling or give it less work"),
+            format!("throttling from {throttle} °C on; improve its cooling or give it less work"),
         ),
         _ => return None,
     };
@@ -121,7 +132,7 @@ fn check_power(found: &Found, facts: &Facts) -> Option<Finding> {
     let drawn = *value(&facts.power)?;
     let most = found.power.max_milliwatts.filter(|most| drawn > *most)?;
     let message = format!(
-        "device {} draws {drawn} mW, more than the {most} mW that its profile {} allows",
+        "device {} draws {drawn} mW, more than the {most} mW of its profile {}; check the device and maxMilliwatts",
         found.id, found.profile
     );
     Some(finding(DeviceHealth::Degraded, HealthDimension::Power, message))

@@ -1,7 +1,7 @@
 //! From what a device tells to what it is: pure, with the time as an argument.
 //!
-//! Three steps. *Settling*: a value that cannot be understood counts only once it has stayed so
-//! for a moment, for a file may be seen half written. *Verdict*: the worst of all dimensions,
+//! Three steps. *Settling*: a value that is gone or cannot be understood counts only once it has
+//! stayed so for a moment, for a file may be seen half written. *Verdict*: the worst of all dimensions,
 //! with one reason each. *Damping*: worse counts at once, better only once it has lasted.
 
 mod findings;
@@ -46,6 +46,7 @@ pub struct Judge {
     power: Settler<u32>,
     firmware: Settler<String>,
     heat: Option<Heat>,
+    node: Option<(u32, u32)>,
     shown: Option<Shown>,
     usable_before: bool,
 }
@@ -72,22 +73,12 @@ impl Judge {
     /// Judges what a device tells at `now`.
     pub fn judge(&mut self, found: &Found, reading: Reading, now: Instant) -> Judgement {
         let mut again = Again::default();
-        let stale = reading.stale;
-        let node = if stale.is_some() {
-            Ok(None)
-        } else {
-            reading.node.map(Some)
-        };
-        let facts = Facts {
-            present: self.present.settle(reading.present, now, &mut again),
-            health: self.health.settle(reading.health, now, &mut again),
-            temperature: self.temperature.settle(reading.temperature, now, &mut again),
-            power: self.power.settle(reading.power, now, &mut again),
-            firmware: self.firmware.settle(reading.firmware, now, &mut again),
-            stale,
-            node,
+        let facts = match reading.stale {
+            Some(text) => Facts::stale(text, self.node),
+            None => self.settle(reading, now, &mut again),
         };
         self.heat = value(&facts.temperature).map(|millicelsius| Heat::of(*millicelsius, self.heat));
+        self.node = facts.node.clone().ok().flatten();
         let findings = determine_findings(found, &facts, self.heat);
         let shown = Shown::next(self.shown.take(), self.usable_before, findings, now, &mut again);
         let view = View {
@@ -98,10 +89,22 @@ impl Judge {
             millicelsius: value(&facts.temperature).copied(),
             band: self.heat.map(Heat::band),
             milliwatts: value(&facts.power).copied(),
-            node: facts.node.ok().flatten(),
+            node: self.node,
         };
         self.shown = Some(shown);
         Judgement { view, again: again.0 }
+    }
+
+    fn settle(&mut self, reading: Reading, now: Instant, again: &mut Again) -> Facts {
+        Facts {
+            node: reading.node.map(Some),
+            present: self.present.settle(reading.present, now, again),
+            health: self.health.settle(reading.health, now, again),
+            temperature: self.temperature.settle(reading.temperature, now, again),
+            power: self.power.settle(reading.power, now, again),
+            firmware: self.firmware.settle(reading.firmware, now, again),
+            stale: None,
+        }
     }
 
     /// Goes on from what the kubelet was told last, so that a restart of the agent does not take
@@ -128,36 +131,36 @@ impl Again {
 #[derive(Debug)]
 struct Settler<T> {
     good: Option<T>,
-    invalid_since: Option<Instant>,
+    doubtful_since: Option<Instant>,
 }
 
 impl<T> Default for Settler<T> {
     fn default() -> Self {
         Self {
             good: None,
-            invalid_since: None,
+            doubtful_since: None,
         }
     }
 }
 
 impl<T: Clone> Settler<T> {
     fn settle(&mut self, field: Field<T>, now: Instant, again: &mut Again) -> Field<T> {
-        if !matches!(field, Field::Invalid(_)) {
-            self.invalid_since = None;
-            self.good = match &field {
-                Field::Value(value) => Some(value.clone()),
-                _ => None,
-            };
+        if let Field::Value(value) = &field {
+            self.doubtful_since = None;
+            self.good = Some(value.clone());
             return field;
         }
-        let since = *self.invalid_since.get_or_insert(now);
+        let since = *self.doubtful_since.get_or_insert(now);
         let waited = now.saturating_duration_since(since);
         match &self.good {
             Some(good) if waited < GARBAGE_SETTLES => {
                 again.within(GARBAGE_SETTLES - waited);
                 Field::Value(good.clone())
             }
-            _ => field,
+            _ => {
+                self.good = None;
+                field
+            }
         }
     }
 }

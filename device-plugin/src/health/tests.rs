@@ -111,6 +111,7 @@ fn an_unknown_device_stays_usable_for_a_grace() {
         (DeviceHealth::Unknown, true)
     );
     assert_eq!(first.again, Some(UNKNOWN_GRACE));
+    assert_eq!(first.view.node, Some((1, 3)));
     assert!(bench.after(UNKNOWN_GRACE - MOMENT, stale()).view.usable);
     assert!(!bench.after(MOMENT, stale()).view.usable);
     bench.now(well());
@@ -198,11 +199,15 @@ fn telemetry_that_cannot_be_understood_degrades_and_absent_telemetry_does_not() 
     bench.now(odd());
     let view = bench.after(GARBAGE_SETTLES, odd()).view;
     assert_eq!((view.health, view.usable), (DeviceHealth::Degraded, true));
-    let silent = Reading {
+    let silent = || Reading {
         health: Field::Absent,
         ..well()
     };
-    assert_eq!(bench.now(silent).view.health, DeviceHealth::Unknown);
+    assert_eq!(bench.now(silent()).view.health, DeviceHealth::Degraded);
+    assert_eq!(
+        bench.after(GARBAGE_SETTLES, silent()).view.health,
+        DeviceHealth::Unknown
+    );
 }
 
 #[test]

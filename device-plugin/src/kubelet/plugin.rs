@@ -16,7 +16,7 @@ use crate::files::{Identity, remove_socket};
 use crate::filewatch::FileWatch;
 use crate::metrics::{Metrics, Outcome};
 use crate::paths::Paths;
-use crate::quiet::Quiet;
+use crate::quiet::{Quiet, chain};
 use crate::readiness::Readiness;
 use crate::state::Shared;
 use hyper_util::rt::TokioIo;
@@ -281,17 +281,6 @@ impl Task {
             }
         }
     }
-}
-
-/// Errors of the transport say little without what caused them.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The plugin's socket and what answers on it, for one session.

@@ -96,7 +96,7 @@ impl Bench {
         let paths = Paths::below(dir.path());
         std::fs::create_dir_all(&paths.kubelet).unwrap();
         let (updates, received) = mpsc::channel(1);
-        let agent = Agent::start(paths.clone(), received).await.unwrap();
+        let agent = Agent::start(paths.clone(), "edge-test", received).await.unwrap();
         let bench = Self {
             dir,
             kubelet: Kubelet::new(&paths),
@@ -123,7 +123,9 @@ impl Bench {
         self.updates = updates;
         let stop = std::mem::replace(&mut self.agent, idle_agent().await);
         stop.stop().await;
-        let agent = Agent::start(self.paths.clone(), received).await.unwrap();
+        let agent = Agent::start(self.paths.clone(), "edge-test", received)
+            .await
+            .unwrap();
         std::mem::replace(&mut self.agent, agent).stop().await;
     }
 
@@ -150,7 +152,7 @@ impl Bench {
 /// Stands in while the real one is between two lives.
 async fn idle_agent() -> Agent {
     let dir = tempfile::tempdir().unwrap();
-    Agent::start(Paths::below(dir.path()), mpsc::channel(1).1)
+    Agent::start(Paths::below(dir.path()), "edge-idle", mpsc::channel(1).1)
         .await
         .unwrap()
 }

@@ -35,7 +35,13 @@ struct Subject<'a> {
 impl<'a> Subject<'a> {
     fn client(file: impl Into<String>, user: impl Into<String>, groups: &'a [&'a str]) -> Self {
         let (file, user) = (file.into(), user.into());
-        Self { file, user, groups, names: Vec::new(), addresses: Vec::new() }
+        Self {
+            file,
+            user,
+            groups,
+            names: Vec::new(),
+            addresses: Vec::new(),
+        }
     }
 }
 
@@ -55,7 +61,11 @@ fn subjects(nodes: &[String]) -> Vec<Subject<'static>> {
     let mut all = vec![
         api_server(),
         Subject::client("admin", "perwatt-admin", &[ADMINISTRATORS]),
-        Subject::client("kubelet-client", "kube-apiserver-kubelet-client", &[ADMINISTRATORS]),
+        Subject::client(
+            "kubelet-client",
+            "kube-apiserver-kubelet-client",
+            &[ADMINISTRATORS],
+        ),
         Subject::client("kube-controller-manager", "system:kube-controller-manager", &[]),
         Subject::client("kube-scheduler", "system:kube-scheduler", &[]),
         Subject::client("kube-proxy", "system:kube-proxy", &[]),
@@ -71,9 +81,16 @@ fn subjects(nodes: &[String]) -> Vec<Subject<'static>> {
 
 fn api_server() -> Subject<'static> {
     let mut subject = Subject::client("kube-apiserver", "kube-apiserver", &[]);
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+    ];
     subject.names = names.map(str::to_owned).to_vec();
-    subject.names.push("kubernetes.default.svc.cluster.local".to_owned());
+    subject
+        .names
+        .push("kubernetes.default.svc.cluster.local".to_owned());
     // Loopback is where the machine's own clients come in.
     subject.addresses = vec![Ipv4Addr::LOCALHOST, API_SERVER, KUBERNETES];
     subject
@@ -101,14 +118,26 @@ fn issue(state: &State, authority: &Issuer<'_, KeyPair>, subject: &Subject<'_>) 
         let dns = each.as_str().try_into().map_err(|source| failed(name, source))?;
         params.subject_alt_names.push(SanType::DnsName(dns));
     }
-    let addresses = subject.addresses.iter().copied().map(IpAddr::V4).map(SanType::IpAddress);
+    let addresses = subject
+        .addresses
+        .iter()
+        .copied()
+        .map(IpAddr::V4)
+        .map(SanType::IpAddress);
     params.subject_alt_names.extend(addresses);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.use_authority_key_identifier_extension = true;
     let key = key(name)?;
-    let certificate = params.signed_by(&key, authority).map_err(|source| failed(name, source))?;
+    let certificate = params
+        .signed_by(&key, authority)
+        .map_err(|source| failed(name, source))?;
     write_file(&state.pki(&format!("{}.crt", subject.file)), certificate.pem())?;
     write_key(&state.pki(&format!("{}.key", subject.file)), &key)
 }
@@ -128,7 +157,10 @@ fn key(name: &str) -> Result<KeyPair> {
 }
 
 fn failed(name: &str, source: rcgen::Error) -> Error {
-    Error::Certificate { name: name.to_owned(), source }
+    Error::Certificate {
+        name: name.to_owned(),
+        source,
+    }
 }
 
 fn write_key(path: &Path, key: &KeyPair) -> Result<()> {

@@ -24,8 +24,9 @@ const REMOVAL_DEADLINE: Duration = Duration::from_secs(30);
 /// The control-group hierarchies of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hierarchies {
-    /// One mount for each controller, or for a few.
-    V1(Vec<Hierarchy>),
+    /// One mount for each controller, or for a few. Where version 2 is mounted
+    /// beside them ("hybrid"), runc makes groups there too.
+    V1(Vec<Hierarchy>, Option<PathBuf>),
     /// One mount for all.
     V2(PathBuf),
 }
@@ -54,12 +55,14 @@ impl Hierarchies {
     /// Says which controllers are missing, and what to do.
     pub fn check(&self) -> Result<()> {
         let (version, missing): (&str, Vec<&str>) = match self {
-            Self::V1(all) => ("1", missing(&NEEDED_V1, |name| all.iter().any(|h| h.has(name)))),
+            Self::V1(all, _) => ("1", missing(&NEEDED_V1, |name| all.iter().any(|h| h.has(name)))),
             Self::V2(root) => {
                 let file = root.join("cgroup.controllers");
-                let has = fs::read_to_string(&file)
-                    .context(|| format!("reading {}", file.display()))?;
-                ("2", missing(&NEEDED_V2, |name| has.split_whitespace().any(|each| each == name)))
+                let has = fs::read_to_string(&file).context(|| format!("reading {}", file.display()))?;
+                (
+                    "2",
+                    missing(&NEEDED_V2, |name| has.split_whitespace().any(|each| each == name)),
+                )
             }
         };
         if missing.is_empty() {
@@ -75,7 +78,7 @@ impl Hierarchies {
     /// Makes the tree of a cluster with one group for each node.
     pub fn create(&self, group: &str, nodes: &[String]) -> Result<()> {
         match self {
-            Self::V1(all) => all.iter().try_for_each(|each| each.create(group, nodes)),
+            Self::V1(all, _) => all.iter().try_for_each(|each| each.create(group, nodes)),
             Self::V2(root) => create_v2(root, group, nodes),
         }
     }
@@ -89,7 +92,7 @@ impl Hierarchies {
     fn tracking(&self) -> &Path {
         match self {
             Self::V2(root) => root,
-            Self::V1(all) => all
+            Self::V1(all, _) => all
                 .iter()
                 .find(|each| each.has("pids"))
                 .or(all.first())
@@ -99,7 +102,12 @@ impl Hierarchies {
 
     fn roots(&self) -> Vec<&Path> {
         match self {
-            Self::V1(all) => all.iter().map(|each| each.mount.as_path()).collect(),
+            Self::V1(all, unified) => all
+                .iter()
+                .map(|each| &each.mount)
+                .chain(unified)
+                .map(PathBuf::as_path)
+                .collect(),
             Self::V2(root) => vec![root],
         }
     }
@@ -110,7 +118,10 @@ impl Hierarchies {
         for root in self.roots() {
             collect_processes(&root.join(group), &mut pids);
         }
-        pids.into_iter().filter_map(Process::of).filter(Process::is_alive).collect()
+        pids.into_iter()
+            .filter_map(Process::of)
+            .filter(Process::is_alive)
+            .collect()
     }
 
     /// Ends all processes of a cluster and removes its tree.
@@ -154,8 +165,8 @@ impl Hierarchy {
         if self.has("cpuset") {
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let parent = folder.parent().unwrap_or(&self.mount).join(file);
-                let value = fs::read_to_string(&parent)
-                    .context(|| format!("reading {}", parent.display()))?;
+                let value =
+                    fs::read_to_string(&parent).context(|| format!("reading {}", parent.display()))?;
                 let own = folder.join(file);
                 fs::write(&own, value).context(|| format!("writing {}", own.display()))?;
             }
@@ -185,7 +196,9 @@ fn parse_mounts(mountinfo: &str) -> Option<Hierarchies> {
     let mut first = Vec::new();
     let mut second = None;
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let mount = left.split(' ').nth(4).map(PathBuf::from)?;
         let mut right = right.split(' ');
         match (right.next(), right.nth(1)) {
@@ -197,16 +210,21 @@ fn parse_mounts(mountinfo: &str) -> Option<Hierarchies> {
             _ => {}
         }
     }
-    // With both mounted ("hybrid"), the controllers are in version 1.
+    // With both mounted, the controllers are in version 1.
     if first.iter().any(|each| each.has("memory")) {
-        return Some(Hierarchies::V1(first));
+        return Some(Hierarchies::V1(first, second));
     }
     second.map(Hierarchies::V2)
 }
 
 fn subfolders(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect()
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 fn collect_processes(folder: &Path, pids: &mut BTreeSet<u32>) {
@@ -220,8 +238,12 @@ fn collect_processes(folder: &Path, pids: &mut BTreeSet<u32>) {
 
 /// Removes a group with all below it; false where something is still inside.
 fn remove_tree(folder: &Path) -> bool {
-    let below = subfolders(folder).iter().fold(true, |all, each| remove_tree(each) && all);
-    below && (fs::remove_dir(folder).is_ok() || !folder.exists())
+    // All of them, also after one that stays: each that goes is one less to wait for.
+    let left = subfolders(folder)
+        .iter()
+        .filter(|each| !remove_tree(each))
+        .count();
+    left == 0 && (fs::remove_dir(folder).is_ok() || !folder.exists())
 }
 
 #[cfg(test)]
@@ -238,9 +260,16 @@ mod tests {
 
     #[test]
     fn version_one_wins_where_it_has_the_controllers() {
-        let Some(Hierarchies::V1(all)) = parse_mounts(V1) else { panic!("version 1") };
+        let Some(Hierarchies::V1(all, unified)) = parse_mounts(V1) else {
+            panic!("version 1")
+        };
         assert_eq!(all[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(all[1].mount, Path::new("/sys/fs/cgroup/memory"));
+        assert_eq!(
+            unified.as_deref(),
+            Some(Path::new("/sys/fs/cgroup/unified")),
+            "cleaned, too"
+        );
     }
 
     #[test]
@@ -253,6 +282,9 @@ mod tests {
     fn missing_controllers_are_named() {
         let some = parse_mounts(V1).expect("version 1");
         let message = some.check().expect_err("some lack").to_string();
-        assert!(message.contains("version 1 lack cpuset, pids, devices"), "{message}");
+        assert!(
+            message.contains("version 1 lack cpuset, pids, devices"),
+            "{message}"
+        );
     }
 }

@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::cgroup::Hierarchies;
 use super::error::{Error, IoContext, Result};
+use super::lock;
 use super::network;
-use super::process::{forbid_starts, kill_and_wait, recorded};
+use super::process::{forbid_starts, is_ending, kill_and_wait, recorded};
 use super::state::{State, create_folder, write_file};
 
 /// Clusters that this process answers for.
@@ -42,7 +43,10 @@ pub(crate) fn remove(state: &State, keep: Keep) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::Leftover { name: state.name().to_owned(), what: problems.join("; ") })
+    Err(Error::Leftover {
+        name: state.name().to_owned(),
+        what: problems.join("; "),
+    })
 }
 
 /// Nothing of ours is mounted in the machine's own namespace; where it is all
@@ -51,18 +55,28 @@ fn unmount_below(folder: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let below = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
     for mount in below.filter(|mount| Path::new(mount).starts_with(folder)) {
-        let _ = Command::new("umount").arg("--lazy").arg(mount).stderr(Stdio::null()).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(mount)
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
 fn remove_files(state: &State, keep: Keep) -> std::result::Result<(), String> {
     let folder = state.folder();
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(&folder) else {
+        return Ok(());
+    };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if keep == Keep::Logs && path == state.logs() {
             continue;
         }
-        let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let gone = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
         gone.map_err(|error| format!("{}: {error}", path.display()))?;
     }
     if keep == Keep::Nothing {
@@ -73,6 +87,7 @@ fn remove_files(state: &State, keep: Keep) -> std::result::Result<(), String> {
 
 /// Makes folders on the machine that nodes mount theirs on, and remembers which.
 pub(crate) fn make_folders(state: &State, folders: &[&str]) -> Result<()> {
+    let _lock = lock_folders(state)?;
     let list = state.root().join(MADE_FOLDERS);
     let mut made = read_list(&list);
     for folder in folders.iter().map(Path::new) {
@@ -82,21 +97,37 @@ pub(crate) fn make_folders(state: &State, folders: &[&str]) -> Result<()> {
     // Written first: a start that is killed in between has them all on the list.
     let lines: Vec<_> = made.iter().map(|path| path.display().to_string()).collect();
     write_file(&list, lines.join("\n"))?;
-    folders.iter().try_for_each(|folder| create_folder(Path::new(folder)))
+    folders
+        .iter()
+        .try_for_each(|folder| create_folder(Path::new(folder)))
+}
+
+/// Clusters may start and stop at the same time. The lock is on the folder of
+/// all clusters itself.
+fn lock_folders(state: &State) -> Result<fs::File> {
+    let root = state.root();
+    create_folder(root)?;
+    let folder = fs::File::open(root).context(|| format!("opening {}", root.display()))?;
+    folder.lock().context(|| format!("locking {}", root.display()))?;
+    Ok(folder)
 }
 
 fn read_list(list: &Path) -> BTreeSet<PathBuf> {
     let text = fs::read_to_string(list).unwrap_or_default();
-    text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(PathBuf::from)
+        .collect()
 }
 
 /// Removes those folders with the last cluster: while another runs, removing
 /// one would silently unmount what that cluster has mounted on it.
 fn remove_made_folders(state: &State) {
+    let Ok(_lock) = lock_folders(state) else { return };
     let list = state.root().join(MADE_FOLDERS);
     let others = fs::read_dir(state.root()).into_iter().flatten();
-    let running = others.filter_map(|entry| Some(entry.ok()?.path().join("cluster.json")));
-    if running.into_iter().any(|record| record.exists()) {
+    let mut parts = others.filter_map(|entry| Some(entry.ok()?.path().join("parts")));
+    if parts.any(|folder| folder.exists()) {
         return;
     }
     // Deepest first; one that someone has put a file into stays.
@@ -117,7 +148,19 @@ pub(crate) fn own(state: &State) -> Result<()> {
 
 /// This process no longer answers for the cluster.
 pub(crate) fn disown(state: &State) {
-    OWNED.lock().unwrap_or_else(PoisonError::into_inner).retain(|each| each != state);
+    OWNED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|each| each != state);
+}
+
+/// Once a signal has come, its thread cleans up and ends the process: what fails
+/// meanwhile, because parts are being ended, must neither do the same nor end
+/// the process with another exit status.
+pub(crate) fn wait_where_interrupted() {
+    while is_ending() {
+        std::thread::park();
+    }
 }
 
 /// Starts, once, the thread that waits for a signal.
@@ -154,6 +197,10 @@ async fn end_on_signal() {
         if let Err(error) = remove(state, Keep::Nothing) {
             eprintln!("{error}");
         }
+    }
+    for state in &owned {
+        // Held by whoever starts or stops it, and that is this process.
+        lock::forget(&state.lock_file());
     }
     std::process::exit(128 + number);
 }

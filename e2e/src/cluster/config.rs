@@ -25,7 +25,10 @@ pub(crate) struct NodeSettings<'a> {
 /// A kubeconfig with the client certificate of `file`.
 pub(crate) fn kubeconfig(state: &State, server: &str, file: &str) -> String {
     let (ca, name) = (state.pki("ca.crt"), state.name());
-    let (certificate, key) = (state.pki(&format!("{file}.crt")), state.pki(&format!("{file}.key")));
+    let (certificate, key) = (
+        state.pki(&format!("{file}.crt")),
+        state.pki(&format!("{file}.key")),
+    );
     format!(
         "apiVersion: v1
 kind: Config
@@ -76,7 +79,6 @@ disabled_plugins = ['io.containerd.nri.v1.nri', 'io.containerd.tracing.processor
   sandbox = '{sandbox}'
 
 [plugins.'io.containerd.cri.v1.runtime']
-  enable_cdi = true
   cdi_spec_dirs = ['/var/run/cdi']
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
@@ -200,15 +202,25 @@ mod tests {
     #[test]
     fn files_of_one_node_name_that_node_alone() {
         let state = State::of("boxed").expect("name");
-        let settings =
-            NodeSettings { state: &state, node: "edge-x", pods: "10.78.4.0/24", sandbox: "s@d" };
+        let settings = NodeSettings {
+            state: &state,
+            node: "edge-x",
+            pods: "10.78.4.0/24",
+            sandbox: "s@d",
+        };
         let containerd = containerd(&settings, "overlayfs");
-        assert!(containerd.contains("boxed/nodes/edge-x/containerd'"), "{containerd}");
+        assert!(
+            containerd.contains("boxed/nodes/edge-x/containerd'"),
+            "{containerd}"
+        );
         assert!(containerd.contains("sandbox = 's@d'"), "{containerd}");
         let kubelet: serde_yaml::Value = serde_yaml::from_str(&kubelet(&settings)).expect("yaml");
         assert_eq!(kubelet["cgroupRoot"], "/perwatt.boxed/edge-x");
         let cni: serde_json::Value = serde_json::from_str(&cni(&settings)).expect("json");
-        assert_eq!(cni["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.78.4.0/24");
+        assert_eq!(
+            cni["plugins"][0]["ipam"]["ranges"][0][0]["subnet"],
+            "10.78.4.0/24"
+        );
     }
 
     #[test]

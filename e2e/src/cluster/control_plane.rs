@@ -15,8 +15,12 @@ use super::process::{Launcher, Part};
 use super::state::{CONTROL, State, write_file};
 
 /// Names of the parts, also of their logs.
-pub(crate) const PARTS: [&str; 4] =
-    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+pub(crate) const PARTS: [&str; 4] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+];
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PORT: u16 = 2379;
 
@@ -81,7 +85,10 @@ fn api_server(launcher: &Launcher) -> Part {
         .flag("authorization-mode", "Node,RBAC")
         .flag("enable-admission-plugins", "NodeRestriction")
         .flag("kubelet-preferred-address-types", "InternalIP")
-        .flag("service-account-issuer", "https://kubernetes.default.svc.cluster.local")
+        .flag(
+            "service-account-issuer",
+            "https://kubernetes.default.svc.cluster.local",
+        )
         .path("service-account-key-file", &pki("service-account.pub"))
         .path("service-account-signing-key-file", &pki("service-account.key"))
         .path("client-ca-file", &pki("ca.crt"))
@@ -142,5 +149,9 @@ pub(crate) async fn api_ready(client: kube::Client) -> std::result::Result<(), S
 /// One look whether the controllers have made what pods need.
 pub(crate) async fn controllers_ready(client: kube::Client) -> std::result::Result<(), String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
-    accounts.get("default").await.map(|_| ()).map_err(|error| error.to_string())
+    accounts
+        .get("default")
+        .await
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }

@@ -146,6 +146,9 @@ impl<T> IoContext<T> for std::io::Result<T> {
 
 impl<T> IoContext<T> for rustix::io::Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|errno| Error::Io { what: what(), source: errno.into() })
+        self.map_err(|errno| Error::Io {
+            what: what(),
+            source: errno.into(),
+        })
     }
 }

@@ -24,7 +24,9 @@ impl Forward {
     /// Forwards from `listen` to `target` as seen from inside `namespace`.
     pub fn start(listen: SocketAddr, namespace: &Path, target: SocketAddr) -> Result<Self> {
         let listener = bind(listen)?;
-        let address = listener.local_addr().context(|| format!("listening on {listen}"))?;
+        let address = listener
+            .local_addr()
+            .context(|| format!("listening on {listen}"))?;
         let (end, ended) = oneshot::channel();
         let (entered, result) = std::sync::mpsc::channel();
         let path = namespace.to_owned();
@@ -67,9 +69,14 @@ fn bind(listen: SocketAddr) -> Result<TcpListener> {
             listen.port(),
             listen.ip()
         )),
-        _ => Error::Io { what: format!("listening on {listen}"), source: error },
+        _ => Error::Io {
+            what: format!("listening on {listen}"),
+            source: error,
+        },
     })?;
-    listener.set_nonblocking(true).context(|| format!("listening on {listen}"))?;
+    listener
+        .set_nonblocking(true)
+        .context(|| format!("listening on {listen}"))?;
     Ok(listener)
 }
 
@@ -86,7 +93,9 @@ fn serve(listener: TcpListener, target: SocketAddr, ended: oneshot::Receiver<()>
 }
 
 async fn accept_all(listener: TcpListener, target: SocketAddr) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
     loop {
         let Ok((client, _)) = listener.accept().await else {
             // Out of descriptors, most likely: some will close.
@@ -99,7 +108,9 @@ async fn accept_all(listener: TcpListener, target: SocketAddr) {
 
 /// A target that refuses shows as a closed connection.
 async fn carry(mut client: TcpStream, target: SocketAddr) {
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let Ok(mut server) = TcpStream::connect(target).await else {
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let _ = copy_bidirectional(&mut client, &mut server).await;
 }

@@ -13,6 +13,7 @@ mod config;
 mod control_plane;
 mod error;
 mod forward;
+mod lock;
 mod network;
 mod node;
 mod preflight;
@@ -69,14 +70,22 @@ impl ClusterOptions {
     /// A cluster with nodes of these names and no labels.
     pub fn new<'a>(name: &str, nodes: impl IntoIterator<Item = &'a str>) -> Self {
         let nodes = nodes.into_iter().map(NodeOptions::new).collect();
-        Self { name: name.to_owned(), nodes, port: 0, progress: Progress::new() }
+        Self {
+            name: name.to_owned(),
+            nodes,
+            port: 0,
+            progress: Progress::new(),
+        }
     }
 }
 
 impl NodeOptions {
     /// A node without labels.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), labels: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            labels: Vec::new(),
+        }
     }
 
     /// Adds a label.
@@ -110,11 +119,12 @@ impl Cluster {
         let state = State::of(name)?;
         let record = state.read_record()?;
         let cluster = Self::open(&state, &record).await?;
-        cluster.launcher.check_alive(&cluster.parts()).map_err(|error| Error::NotRunning {
+        let checked = cluster.launcher.check_alive(&Self::control_parts());
+        let why = |error: Error| Error::NotRunning {
             name: name.to_owned(),
             why: error.to_string(),
-        })?;
-        Ok(cluster)
+        };
+        checked.map(|()| cluster).map_err(why)
     }
 
     /// Ends whatever there is of a cluster, running or not.
@@ -122,7 +132,10 @@ impl Cluster {
         let state = State::of(name)?;
         let _lock = state.lock()?;
         if let Some(owner) = state.owner() {
-            return Err(Error::InUse { name: name.to_owned(), pid: owner.pid });
+            return Err(Error::InUse {
+                name: name.to_owned(),
+                pid: owner.pid,
+            });
         }
         remove(state, Keep::Nothing).await
     }
@@ -130,6 +143,7 @@ impl Cluster {
     /// Ends the cluster and removes every trace of it.
     pub async fn stop(mut self) -> Result<()> {
         self.owned = false;
+        cleanup::wait_where_interrupted();
         let state = self.state().clone();
         let _lock = state.lock()?;
         cleanup::disown(&state);
@@ -199,7 +213,9 @@ impl Cluster {
 
     /// Imports an image (a tar in OCI layout) on every node.
     pub async fn load_image(&self, file: &Path) -> Result<()> {
-        try_join_all(self.nodes.iter().map(|node| node.load_image(file))).await.map(|_| ())
+        try_join_all(self.nodes.iter().map(|node| node.load_image(file)))
+            .await
+            .map(|_| ())
     }
 
     /// All nodes, in the order they were asked for.
@@ -209,11 +225,14 @@ impl Cluster {
 
     /// One node.
     pub fn node(&self, name: &str) -> Result<&Node> {
-        self.nodes.iter().find(|node| node.name() == name).ok_or_else(|| Error::NoSuchNode {
-            cluster: self.state().name().to_owned(),
-            node: name.to_owned(),
-            known: self.nodes.iter().map(Node::name).collect::<Vec<_>>().join(", "),
-        })
+        self.nodes
+            .iter()
+            .find(|node| node.name() == name)
+            .ok_or_else(|| Error::NoSuchNode {
+                cluster: self.state().name().to_owned(),
+                node: name.to_owned(),
+                known: self.nodes.iter().map(Node::name).collect::<Vec<_>>().join(", "),
+            })
     }
 
     /// Checks that every part still runs; says which does not, with its last lines.
@@ -222,19 +241,34 @@ impl Cluster {
     }
 
     fn parts(&self) -> Vec<String> {
-        let control = control_plane::PARTS.map(str::to_owned);
-        let own = control.into_iter().chain([start::FORWARD.to_owned()]);
-        own.chain(self.nodes.iter().flat_map(Node::parts)).collect()
+        let nodes = self.nodes.iter().flat_map(Node::parts);
+        Self::control_parts().into_iter().chain(nodes).collect()
+    }
+
+    fn control_parts() -> Vec<String> {
+        let control = control_plane::PARTS.into_iter().chain([start::FORWARD]);
+        control.map(str::to_owned).collect()
     }
 
     async fn open(state: &State, record: &Record) -> Result<Self> {
         let group = Hierarchies::detect()?.parts(&state.group());
         let binaries = record.binaries.clone();
-        let launcher = Launcher { state: state.clone(), binaries, group };
+        let launcher = Launcher {
+            state: state.clone(),
+            binaries,
+            group,
+        };
         let numbered = record.nodes.iter().enumerate();
-        let nodes = numbered.map(|(place, each)| Node::new(&launcher, each, place)).collect();
+        let nodes = numbered
+            .map(|(place, each)| Node::new(&launcher, each, place))
+            .collect();
         let config = read_config(&state.kubeconfig()).await?;
-        Ok(Self { launcher, nodes, config, owned: false })
+        Ok(Self {
+            launcher,
+            nodes,
+            config,
+            owned: false,
+        })
     }
 }
 
@@ -243,7 +277,12 @@ impl Drop for Cluster {
         if !self.owned {
             return;
         }
-        let keep = if std::thread::panicking() { Keep::Logs } else { Keep::Nothing };
+        let keep = if std::thread::panicking() {
+            Keep::Logs
+        } else {
+            Keep::Nothing
+        };
+        cleanup::wait_where_interrupted();
         cleanup::disown(self.state());
         if let Err(error) = cleanup::remove(self.state(), keep) {
             eprintln!("{error}");
@@ -260,7 +299,10 @@ async fn remove(state: State, keep: Keep) -> Result<()> {
 }
 
 async fn read_config(kubeconfig: &Path) -> Result<kube::Config> {
-    let failed = |why: String| Error::Client { kubeconfig: kubeconfig.to_owned(), why };
+    let failed = |why: String| Error::Client {
+        kubeconfig: kubeconfig.to_owned(),
+        why,
+    };
     let parsed = Kubeconfig::read_from(kubeconfig).map_err(|error| failed(error.to_string()))?;
     kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
         .await

@@ -47,15 +47,22 @@ fn octet(number: usize) -> u8 {
 
 /// Makes the namespaces, the bridge and the routes.
 pub(crate) fn create(state: &State, nodes: &[String]) -> Result<()> {
-    let members: Vec<&str> =
-        std::iter::once(CONTROL).chain(nodes.iter().map(String::as_str)).collect();
+    let members: Vec<&str> = std::iter::once(CONTROL)
+        .chain(nodes.iter().map(String::as_str))
+        .collect();
     for member in std::iter::once(&BRIDGE).chain(&members) {
         ip(&["netns", "add", &state.namespace(member)], "")?;
     }
-    ip(&["-n", &state.namespace(BRIDGE), "-batch", "-"], &bridge_batch(state, &members))?;
+    ip(
+        &["-n", &state.namespace(BRIDGE), "-batch", "-"],
+        &bridge_batch(state, &members),
+    )?;
     for (place, member) in members.iter().enumerate() {
         let namespace = state.namespace(member);
-        ip(&["-n", &namespace, "-batch", "-"], &member_batch(place, nodes.len()))?;
+        ip(
+            &["-n", &namespace, "-batch", "-"],
+            &member_batch(place, nodes.len()),
+        )?;
         in_namespace(&state.namespace_path(member), || {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
         })?
@@ -71,7 +78,10 @@ fn bridge_batch(state: &State, members: &[&str]) -> String {
     );
     for (place, member) in members.iter().enumerate() {
         let peer = state.namespace(member);
-        let _ = writeln!(batch, "link add port{place} type veth peer name eth0 netns {peer}");
+        let _ = writeln!(
+            batch,
+            "link add port{place} type veth peer name eth0 netns {peer}"
+        );
         let _ = writeln!(batch, "link set port{place} master bridge up");
     }
     batch
@@ -91,31 +101,43 @@ fn member_batch(place: usize, nodes: usize) -> String {
 
 /// Removes whatever namespaces of the cluster there are.
 pub(crate) fn remove(state: &State) -> std::result::Result<(), String> {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else { return Ok(()) };
+    let Ok(entries) = std::fs::read_dir("/run/netns") else {
+        return Ok(());
+    };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut left = Vec::new();
     for name in names.filter(|name| name.starts_with(&state.namespace_prefix())) {
         if ip(&["netns", "delete", &name], "").is_err() {
             // What a start leaves that was killed between file and mount.
             let path = Path::new("/run/netns").join(&name);
-            let _ = Command::new("umount").arg("--lazy").arg(&path).stderr(Stdio::null()).status();
+            let _ = Command::new("umount")
+                .arg("--lazy")
+                .arg(&path)
+                .stderr(Stdio::null())
+                .status();
             if let Err(error) = std::fs::remove_file(&path) {
                 left.push(format!("network namespace {name}: {error}"));
             }
         }
     }
-    if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(left.join("; "))
+    }
 }
 
 /// Runs `ip` with input.
 fn ip(arguments: &[&str], input: &str) -> Result<()> {
     run(Command::new("ip").args(arguments), input).map_err(|error| match error {
-        Error::Command { command, status, stderr } if stderr.contains("nknown device type") => {
-            Error::Preflight(format!(
-                "the kernel lacks virtual Ethernet pairs or bridges (CONFIG_VETH, CONFIG_BRIDGE; \
+        Error::Command {
+            command,
+            status,
+            stderr,
+        } if stderr.contains("nknown device type") => Error::Preflight(format!(
+            "the kernel lacks virtual Ethernet pairs or bridges (CONFIG_VETH, CONFIG_BRIDGE; \
                  try `modprobe veth bridge`): `{command}` failed ({status}): {stderr}"
-            ))
-        }
+        )),
         other => other,
     })
 }
@@ -123,13 +145,18 @@ fn ip(arguments: &[&str], input: &str) -> Result<()> {
 /// Runs a program to its end with input; its errors become ours.
 pub(crate) fn run(command: &mut Command, input: &str) -> Result<()> {
     let shown = format!("{command:?}").replace('"', "");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().context(|| format!("starting `{shown}`"))?;
     if let Some(mut pipe) = child.stdin.take() {
         // A program that ended early says why on its standard error.
         let _ = pipe.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().context(|| format!("running `{shown}`"))?;
+    let output = child
+        .wait_with_output()
+        .context(|| format!("running `{shown}`"))?;
     if output.status.success() {
         return Ok(());
     }
@@ -166,16 +193,15 @@ pub(crate) fn enter(namespace: &Path) -> Result<()> {
 }
 
 /// Asks an HTTP health endpoint inside a namespace whether all is well.
-pub(crate) async fn healthy(
-    namespace: &Path,
-    port: u16,
-    path: &str,
-) -> std::result::Result<(), String> {
+pub(crate) async fn healthy(namespace: &Path, port: u16, path: &str) -> std::result::Result<(), String> {
     let (namespace, path) = (namespace.to_owned(), path.to_owned());
     let asked = tokio::task::spawn_blocking(move || {
         in_namespace(&namespace, move || get(port, &path)).map_err(|error| error.to_string())
     });
-    asked.await.map_err(|error| error.to_string())??.map_err(|error| error.to_string())
+    asked
+        .await
+        .map_err(|error| error.to_string())??
+        .map_err(|error| error.to_string())
 }
 
 fn get(port: u16, path: &str) -> std::io::Result<()> {
@@ -187,7 +213,9 @@ fn get(port: u16, path: &str) -> std::io::Result<()> {
     stream.read_to_string(&mut reply)?;
     match reply.split(' ').nth(1) {
         Some("200") => Ok(()),
-        _ => Err(std::io::Error::other(format!("port {port}{path} answers {reply:?}"))),
+        _ => Err(std::io::Error::other(format!(
+            "port {port}{path} answers {reply:?}"
+        ))),
     }
 }
 
@@ -203,7 +231,10 @@ mod tests {
         assert!(control.contains("10.78.1.0/24 via 10.77.0.11"), "{control}");
         let second = member_batch(2, 2);
         assert!(second.contains("addr add 10.77.0.11/24"), "{second}");
-        assert!(!second.contains("10.78.1.0/24"), "no route to its own pods: {second}");
+        assert!(
+            !second.contains("10.78.1.0/24"),
+            "no route to its own pods: {second}"
+        );
     }
 
     #[test]
@@ -217,6 +248,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo broken >&2; exit 3"]);
         let message = run(&mut command, "").expect_err("fails").to_string();
-        assert!(message.contains("broken") && message.contains("exit status: 3"), "{message}");
+        assert!(
+            message.contains("broken") && message.contains("exit status: 3"),
+            "{message}"
+        );
     }
 }

@@ -55,7 +55,11 @@ pub struct Node {
 
 impl Node {
     pub(crate) fn new(launcher: &Launcher, record: &NodeRecord, place: usize) -> Self {
-        Self { launcher: launcher.clone(), record: record.clone(), place }
+        Self {
+            launcher: launcher.clone(),
+            record: record.clone(),
+            place,
+        }
     }
 
     /// Name of the node.
@@ -91,7 +95,9 @@ impl Node {
     /// A command that runs on the node's network: it reaches pods and Services.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.network_namespace().display())).arg(program);
+        command
+            .arg(format!("--net={}", self.network_namespace().display()))
+            .arg(program);
         command
     }
 
@@ -126,7 +132,9 @@ impl Node {
 
     fn ctr(&self) -> Command {
         let mut command = Command::new(self.launcher.binary("ctr"));
-        command.arg("--address").arg(self.folder("containerd-run").join("containerd.sock"));
+        command
+            .arg("--address")
+            .arg(self.folder("containerd-run").join("containerd.sock"));
         command.args(["--namespace", "k8s.io"]);
         command
     }
@@ -134,7 +142,10 @@ impl Node {
     /// Process ids of the node's parts, by their names (`kubelet`, `containerd`, `kube-proxy`).
     pub fn pids(&self) -> Vec<(&'static str, u32)> {
         let pid = |part| Some((part, self.launcher.process(&self.part(part))?.pid));
-        ["kubelet", "containerd", "kube-proxy"].into_iter().filter_map(pid).collect()
+        ["kubelet", "containerd", "kube-proxy"]
+            .into_iter()
+            .filter_map(pid)
+            .collect()
     }
 
     /// Kills the kubelet at once. Pods go on running.
@@ -188,7 +199,9 @@ impl Node {
 
     /// Names of the node's parts, also of their logs.
     pub(crate) fn parts(&self) -> Vec<String> {
-        ["mounts", "containerd", "kubelet", "kube-proxy"].map(|part| self.part(part)).to_vec()
+        ["mounts", "containerd", "kubelet", "kube-proxy"]
+            .map(|part| self.part(part))
+            .to_vec()
     }
 
     fn part(&self, part: &str) -> String {
@@ -204,7 +217,9 @@ impl Node {
     }
 
     fn is_running(&self, part: &str) -> bool {
-        self.launcher.process(&self.part(part)).is_some_and(|process| process.is_alive())
+        self.launcher
+            .process(&self.part(part))
+            .is_some_and(|process| process.is_alive())
     }
 
     async fn kill(&self, part: &str) -> Result<()> {
@@ -246,7 +261,11 @@ impl Node {
         let ready = self.folder("mounted");
         self.launcher.start(self.mounts(&ready))?;
         self.wait("mounts", "are there", || async {
-            if ready.exists() { Ok(()) } else { Err(format!("no {}", ready.display())) }
+            if ready.exists() {
+                Ok(())
+            } else {
+                Err(format!("no {}", ready.display()))
+            }
         })
         .await
     }
@@ -256,12 +275,22 @@ impl Node {
             create_folder(&self.folder(own))?;
         }
         let pods = pod_subnet(self.place);
-        let settings =
-            NodeSettings { state: self.state(), node: self.name(), pods: &pods, sandbox };
+        let settings = NodeSettings {
+            state: self.state(),
+            node: self.name(),
+            pods: &pods,
+            sandbox,
+        };
         let snapshotter = snapshotter(&self.folder(""))?;
-        write_file(&self.folder("containerd.toml"), config::containerd(&settings, snapshotter))?;
+        write_file(
+            &self.folder("containerd.toml"),
+            config::containerd(&settings, snapshotter),
+        )?;
         write_file(&self.folder("kubelet.yaml"), config::kubelet(&settings))?;
-        write_file(&self.folder("cni-config/net.d/10-perwatt.conflist"), config::cni(&settings))?;
+        write_file(
+            &self.folder("cni-config/net.d/10-perwatt.conflist"),
+            config::cni(&settings),
+        )?;
         write_kubeconfig(self.state(), self.name())?;
         write_kubeconfig(self.state(), "kube-proxy")?;
         let proxy = config::kube_proxy(self.name(), &kubeconfig(self.state(), "kube-proxy"));
@@ -296,11 +325,17 @@ impl Node {
     }
 
     fn containerd(&self) -> Result<Part> {
-        Ok(self.in_node("containerd")?.path("config", &self.folder("containerd.toml")))
+        Ok(self
+            .in_node("containerd")?
+            .path("config", &self.folder("containerd.toml")))
     }
 
     fn kubelet(&self) -> Result<Part> {
-        let pairs = self.record.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let pairs = self
+            .record
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"));
         let labels = pairs.collect::<Vec<_>>().join(",");
         let part = self
             .in_node("kubelet")?
@@ -309,12 +344,18 @@ impl Node {
             .flag("hostname-override", self.name())
             .flag("node-ip", self.address())
             .flag("v", 2);
-        Ok(if labels.is_empty() { part } else { part.flag("node-labels", labels) })
+        Ok(if labels.is_empty() {
+            part
+        } else {
+            part.flag("node-labels", labels)
+        })
     }
 
     /// Starts kube-proxy and waits until it has written its rules once.
     pub(crate) async fn start_proxy(&self) -> Result<()> {
-        let part = self.in_node("kube-proxy")?.path("config", &self.folder("kube-proxy.yaml"));
+        let part = self
+            .in_node("kube-proxy")?
+            .path("config", &self.folder("kube-proxy.yaml"));
         self.launcher.start(part)?;
         self.wait("kube-proxy", "is healthy", || {
             healthy_owned(self.network_namespace(), PROXY_HEALTH)
@@ -324,7 +365,12 @@ impl Node {
 
     /// Pods of the node's host network and the API server, for messages.
     pub(crate) fn describe(&self) -> String {
-        format!("{} at {}, pods {}", self.name(), self.address(), pod_subnet(self.place))
+        format!(
+            "{} at {}, pods {}",
+            self.name(),
+            self.address(),
+            pod_subnet(self.place)
+        )
     }
 }
 

@@ -11,12 +11,28 @@ use super::network::run;
 use super::state::{CONTROL, State};
 
 /// Programs that the cluster and its parts call.
-const TOOLS: [&str; 10] =
-    ["setsid", "nsenter", "unshare", "mount", "umount", "ip", "runc", "nft", "iptables", "conntrack"];
+const TOOLS: [&str; 10] = [
+    "setsid",
+    "nsenter",
+    "unshare",
+    "mount",
+    "umount",
+    "ip",
+    "runc",
+    "nft",
+    "iptables",
+    "conntrack",
+];
 const PLUGINS: [&str; 4] = ["ptp", "host-local", "portmap", "loopback"];
 /// Where Debian has them.
-const FOLDERS: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const FOLDERS: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 const SPACE_BYTES: u64 = 2 << 30;
 
 /// Folder of the scripts that install and build the parts.
@@ -74,13 +90,20 @@ pub(crate) fn check(state: &State, hierarchies: &Hierarchies) -> Result<()> {
     check_tools()?;
     hierarchies.check()?;
     check_space(state.root())?;
-    for name in state.folder().to_str().iter().filter(|path| path.len() > 60) {
-        return Err(Error::Preflight(format!(
-            "the state folder {name} has a long path, and sockets below it may not: set \
-             PERWATT_STATE to a shorter one"
-        )));
-    }
+    check_length(&state.folder())?;
     Ok(())
+}
+
+/// A socket's path has at most 107 bytes, and containerd's is some way down.
+fn check_length(folder: &Path) -> Result<()> {
+    if folder.as_os_str().len() <= 60 {
+        return Ok(());
+    }
+    Err(Error::Preflight(format!(
+        "the state folder {} has too long a path for the sockets below it: set PERWATT_STATE to a \
+         shorter one (60 characters with the name of the cluster)",
+        folder.display()
+    )))
 }
 
 fn check_tools() -> Result<()> {
@@ -90,7 +113,12 @@ fn check_tools() -> Result<()> {
         .iter()
         .filter(|tool| !found(tool))
         .map(|tool| (*tool).to_owned())
-        .chain(PLUGINS.iter().filter(|name| !plugin(name)).map(|n| format!("{CNI_PLUGINS}/{n}")))
+        .chain(
+            PLUGINS
+                .iter()
+                .filter(|name| !plugin(name))
+                .map(|n| format!("{CNI_PLUGINS}/{n}")),
+        )
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -103,8 +131,7 @@ fn check_tools() -> Result<()> {
 }
 
 fn check_space(root: &Path) -> Result<()> {
-    let stat =
-        rustix::fs::statvfs(root).context(|| format!("looking at the disk of {}", root.display()))?;
+    let stat = rustix::fs::statvfs(root).context(|| format!("looking at the disk of {}", root.display()))?;
     let free = stat.f_bavail * stat.f_frsize;
     if free >= SPACE_BYTES {
         return Ok(());
@@ -122,18 +149,25 @@ fn check_space(root: &Path) -> Result<()> {
 pub(crate) fn snapshotter(folder: &Path) -> Result<&'static str> {
     let supported = |name: &str| {
         fs::read_to_string("/proc/filesystems").is_ok_and(|all| {
-            all.lines().any(|line| line.split_whitespace().next_back() == Some(name))
+            all.lines()
+                .any(|line| line.split_whitespace().next_back() == Some(name))
         })
     };
     if !supported("overlay") {
-        let _ = Command::new("modprobe").arg("overlay").stderr(Stdio::null()).status();
+        let _ = Command::new("modprobe")
+            .arg("overlay")
+            .stderr(Stdio::null())
+            .status();
     }
-    let stat =
-        rustix::fs::statfs(folder).context(|| format!("looking at {}", folder.display()))?;
+    let stat = rustix::fs::statfs(folder).context(|| format!("looking at {}", folder.display()))?;
     // An overlay cannot be the upper layer of another (a cluster inside a container).
     const OVERLAY_MAGIC: i64 = 0x794c_7630;
-    let nested = i64::try_from(stat.f_type).is_ok_and(|kind| kind == OVERLAY_MAGIC);
-    Ok(if supported("overlay") && !nested { "overlayfs" } else { "native" })
+    let nested = stat.f_type == OVERLAY_MAGIC;
+    Ok(if supported("overlay") && !nested {
+        "overlayfs"
+    } else {
+        "native"
+    })
 }
 
 /// Checks, inside the control namespace, that kube-proxy will find nf_tables.

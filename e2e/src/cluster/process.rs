@@ -42,7 +42,11 @@ pub struct Process {
 impl Process {
     /// The process that runs under this id now.
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, started_ticks: read_stat(pid)?.started_ticks, boot: boot()? })
+        Some(Self {
+            pid,
+            started_ticks: read_stat(pid)?.started_ticks,
+            boot: boot()?,
+        })
     }
 
     /// This very process.
@@ -54,15 +58,18 @@ impl Process {
     /// Whether it still runs.
     pub fn is_alive(&self) -> bool {
         boot().as_ref() == Some(&self.boot)
-            && read_stat(self.pid)
-                .is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.ended)
+            && read_stat(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.ended)
     }
 
     /// Sends a signal to it, and to no process that took its id since.
     pub fn signal(&self, signal: Signal) {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return;
+        };
         // The descriptor names one process for good, so the check cannot go stale.
-        let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return;
+        };
         if self.is_alive() {
             // It may end in between; then there is nothing to do.
             let _ = pidfd_send_signal(&descriptor, signal);
@@ -85,11 +92,19 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     let started_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { started_ticks, ended: matches!(state, "Z" | "X") })
+    Some(Stat {
+        started_ticks,
+        ended: matches!(state, "Z" | "X"),
+    })
 }
 
 fn boot() -> Option<String> {
-    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
+    Some(
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()?
+            .trim()
+            .to_owned(),
+    )
 }
 
 /// How to start one part.
@@ -120,7 +135,8 @@ impl Part {
 
     /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.command.extend(arguments.into_iter().map(|each| each.as_ref().to_owned()));
+        self.command
+            .extend(arguments.into_iter().map(|each| each.as_ref().to_owned()));
         self
     }
 
@@ -148,8 +164,10 @@ impl Part {
 
     /// The whole command line, from joining the control group on.
     fn command_line(self, group: &Path) -> Vec<OsString> {
-        let mut line: Vec<OsString> =
-            ["setsid", "sh", "-c", JOIN_AND_BECOME, "sh"].iter().map(OsString::from).collect();
+        let mut line: Vec<OsString> = ["setsid", "sh", "-c", JOIN_AND_BECOME, "sh"]
+            .iter()
+            .map(OsString::from)
+            .collect();
         line.push(group.into());
         if self.network.is_some() || self.mounts.is_some() {
             line.push("nsenter".into());
@@ -238,7 +256,10 @@ impl Launcher {
 
     /// Says which of these parts has ended, with the end of its log.
     pub fn check_alive(&self, parts: &[String]) -> Result<()> {
-        match parts.iter().find(|part| !self.process(part).is_some_and(|p| p.is_alive())) {
+        match parts
+            .iter()
+            .find(|part| !self.process(part).is_some_and(|p| p.is_alive()))
+        {
             Some(part) => Err(self.ended(part)),
             None => Ok(()),
         }
@@ -246,12 +267,18 @@ impl Launcher {
 
     fn ended(&self, part: &str) -> Error {
         let log = self.state.log(part);
-        Error::PartEnded { part: part.to_owned(), tail: tail(&log), log }
+        Error::PartEnded {
+            part: part.to_owned(),
+            tail: tail(&log),
+            log,
+        }
     }
 
     /// Kills one part and forgets it.
     pub fn kill(&self, part: &str) -> Result<()> {
-        let Some(process) = self.process(part) else { return Ok(()) };
+        let Some(process) = self.process(part) else {
+            return Ok(());
+        };
         kill_and_wait(std::slice::from_ref(&process));
         if process.is_alive() {
             return Err(Error::Leftover {
@@ -282,9 +309,16 @@ pub(crate) fn forbid_starts() {
     *ENDING.lock().unwrap_or_else(PoisonError::into_inner) = true;
 }
 
+/// Whether this process was told to end.
+pub(crate) fn is_ending() -> bool {
+    *ENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// All processes that a cluster recorded.
 pub(crate) fn recorded(state: &State) -> Vec<Process> {
-    let Ok(entries) = fs::read_dir(state.parts()) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(state.parts()) else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
         .filter_map(|text| serde_json::from_str(&text).ok())
@@ -340,10 +374,21 @@ mod tests {
 
     #[test]
     fn a_part_joins_its_group_before_it_enters_namespaces() {
-        let part = Part::new("x", "/bin/x").flag("a", 1).network("/run/netns/n".into());
+        let part = Part::new("x", "/bin/x")
+            .flag("a", 1)
+            .network("/run/netns/n".into());
         let line = part.command_line(Path::new("/cg/cgroup.procs"));
         let text: Vec<_> = line.iter().skip(5).map(|word| word.to_string_lossy()).collect();
-        assert_eq!(text, ["/cg/cgroup.procs", "nsenter", "--net=/run/netns/n", "/bin/x", "--a=1"]);
+        assert_eq!(
+            text,
+            [
+                "/cg/cgroup.procs",
+                "nsenter",
+                "--net=/run/netns/n",
+                "/bin/x",
+                "--a=1"
+            ]
+        );
     }
 
     #[test]

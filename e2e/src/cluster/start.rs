@@ -33,6 +33,7 @@ struct Unfinished(Option<State>);
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let Some(state) = self.0.take() else { return };
+        cleanup::wait_where_interrupted();
         cleanup::disown(&state);
         if let Err(error) = cleanup::remove(&state, Keep::Logs) {
             eprintln!("{error}");
@@ -50,7 +51,10 @@ pub(crate) async fn start(options: ClusterOptions) -> Result<Cluster> {
 
     let _lock = state.lock()?;
     if let Some(owner) = state.owner() {
-        return Err(Error::InUse { name: options.name, pid: owner.pid });
+        return Err(Error::InUse {
+            name: options.name,
+            pid: owner.pid,
+        });
     }
     let hierarchies = Hierarchies::detect()?;
     preflight::check(&state, &hierarchies)?;
@@ -81,11 +85,21 @@ fn check(options: &ClusterOptions) -> Result<Record> {
         check_label("node name", &node.name)?;
         if nodes.iter().any(|each: &NodeRecord| each.name == node.name) {
             let (what, name) = ("node name", node.name.clone());
-            return Err(Error::Name { what, name, why: "another node has it" });
+            return Err(Error::Name {
+                what,
+                name,
+                why: "another node has it",
+            });
         }
-        nodes.push(NodeRecord { name: node.name.clone(), labels: node.labels.clone() });
+        nodes.push(NodeRecord {
+            name: node.name.clone(),
+            labels: node.labels.clone(),
+        });
     }
-    Ok(Record { binaries: PathBuf::new(), nodes })
+    Ok(Record {
+        binaries: PathBuf::new(),
+        nodes,
+    })
 }
 
 /// Starts everything. The order follows from who needs whom; what waits for
@@ -106,8 +120,11 @@ async fn bring_up(
     write_file(&resolv(state), "")?;
 
     let group = hierarchies.parts(&state.group());
-    let launcher =
-        Launcher { state: state.clone(), binaries: record.binaries.clone(), group };
+    let launcher = Launcher {
+        state: state.clone(),
+        binaries: record.binaries.clone(),
+        group,
+    };
     progress.say("control plane: etcd, kube-apiserver");
     control::start_api(&launcher)?;
     let address = start_forward(&launcher, options.port).await?;
@@ -159,10 +176,15 @@ async fn start_forward(launcher: &Launcher, port: u16) -> Result<SocketAddr> {
 async fn wait_api(cluster: &Cluster, progress: &Progress) -> Result<()> {
     let (launcher, client) = (&cluster.launcher, cluster.client()?);
     let etcd = ["etcd".to_owned()];
-    wait_part(launcher, "etcd is healthy", &etcd, || control::etcd_healthy(&launcher.state)).await?;
+    wait_part(launcher, "etcd is healthy", &etcd, || {
+        control::etcd_healthy(&launcher.state)
+    })
+    .await?;
     let parts = ["etcd", "kube-apiserver", FORWARD].map(str::to_owned);
-    wait_part(launcher, "the API server is ready", &parts, || control::api_ready(client.clone()))
-        .await?;
+    wait_part(launcher, "the API server is ready", &parts, || {
+        control::api_ready(client.clone())
+    })
+    .await?;
     progress.say("the API server is ready; controllers, scheduler, kubelets, kube-proxies");
     Ok(())
 }
@@ -176,7 +198,10 @@ async fn wait_ready(cluster: &Cluster, progress: &Progress) -> Result<()> {
     .await?;
     for node in &cluster.nodes {
         let what = format!("node {} is Ready", node.name());
-        wait_part(launcher, &what, &parts, || node_ready(client.clone(), node.name())).await?;
+        wait_part(launcher, &what, &parts, || {
+            node_ready(client.clone(), node.name())
+        })
+        .await?;
         progress.say(what);
     }
     Ok(())
@@ -185,7 +210,10 @@ async fn wait_ready(cluster: &Cluster, progress: &Progress) -> Result<()> {
 async fn node_ready(client: kube::Client, name: &str) -> std::result::Result<(), String> {
     let nodes: Api<NodeObject> = Api::all(client);
     let node = nodes.get(name).await.map_err(|error| error.to_string())?;
-    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    let conditions = node
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
     match conditions.iter().find(|each| each.type_ == "Ready") {
         Some(ready) if ready.status == "True" => Ok(()),
         Some(ready) => Err(ready.message.clone().unwrap_or_default()),
@@ -195,12 +223,7 @@ async fn node_ready(client: kube::Client, name: &str) -> std::result::Result<(),
 
 /// Waits for a condition that depends on these parts, and stops waiting where
 /// one of them has ended.
-async fn wait_part<T, F, Fut>(
-    launcher: &Launcher,
-    what: &str,
-    parts: &[String],
-    mut look: F,
-) -> Result<T>
+async fn wait_part<T, F, Fut>(launcher: &Launcher, what: &str, parts: &[String], mut look: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = std::result::Result<T, String>>,
@@ -215,12 +238,15 @@ where
         }
     });
     waited.await.unwrap_or_else(|source| {
-        Err(Error::TimedOut { source, logs: ends_of_logs(&launcher.state, parts) })
+        Err(Error::TimedOut {
+            source,
+            logs: ends_of_logs(&launcher.state, parts),
+        })
     })
 }
 
 fn ends_of_logs(state: &State, parts: &[String]) -> String {
     let ends = parts.iter().map(|part| state.log(part));
-    ends.map(|log| format!("\nthe last lines of {}:\n{}", log.display(), tail(&log))).collect()
+    ends.map(|log| format!("\nthe last lines of {}:\n{}", log.display(), tail(&log)))
+        .collect()
 }
-

@@ -1,12 +1,13 @@
 //! Where a cluster keeps its files, and how one process finds what another
 //! started.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, IoContext, Result};
+use super::lock::Lock;
 use super::process::Process;
 
 /// Environment variable that moves the folder of all clusters.
@@ -54,7 +55,10 @@ impl State {
                 why: "it must be an absolute path",
             });
         }
-        Ok(Self { name: name.to_owned(), root })
+        Ok(Self {
+            name: name.to_owned(),
+            root,
+        })
     }
 
     /// Name of the cluster.
@@ -124,25 +128,18 @@ impl State {
     }
 
     /// Takes the cluster for a change (start, stop). Held until dropped.
-    pub(crate) fn lock(&self) -> Result<File> {
-        create_folder(&self.root)?;
-        let path = self.root.join(format!("{}.lock", self.name));
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .context(|| format!("opening {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::Preflight(format!(
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        Lock::take(&self.lock_file())?.ok_or_else(|| {
+            Error::Preflight(format!(
                 "cluster {} is being started or stopped by another process: wait until that has ended",
                 self.name
-            ))),
-            Err(TryLockError::Error(source)) => {
-                Err(Error::Io { what: format!("locking {}", path.display()), source })
-            }
-        }
+            ))
+        })
+    }
+
+    /// The file of that lock.
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.root.join(format!("{}.lock", self.name))
     }
 
     /// The process that answers for this cluster, if it lives.
@@ -183,13 +180,22 @@ impl State {
             name: self.name.clone(),
             why: format!("{}: {error}", path.display()),
         })?;
-        serde_json::from_str(&text).map_err(|error| Error::Parse { path, why: error.to_string() })
+        serde_json::from_str(&text).map_err(|error| Error::Parse {
+            path,
+            why: error.to_string(),
+        })
     }
 }
 
 /// Checks a name against RFC 1123 and the length that namespaces allow.
 pub(crate) fn check_label(what: &'static str, name: &str) -> Result<()> {
-    let fail = |why| Err(Error::Name { what, name: name.to_owned(), why });
+    let fail = |why| {
+        Err(Error::Name {
+            what,
+            name: name.to_owned(),
+            why,
+        })
+    };
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 40 {
         return fail("it must have 1 to 40 characters");
@@ -220,8 +226,10 @@ pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 
 /// Writes a value as JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value)
-        .map_err(|error| Error::Parse { path: path.to_owned(), why: error.to_string() })?;
+    let text = serde_json::to_vec_pretty(value).map_err(|error| Error::Parse {
+        path: path.to_owned(),
+        why: error.to_string(),
+    })?;
     write_file(path, text)
 }
 
@@ -234,16 +242,34 @@ mod tests {
         for good in ["edge-a", "a", "x1"] {
             check_label("node name", good).expect(good);
         }
-        for bad in ["", "Edge", "a.b", "-a", "a-", "control", "bridge", &"x".repeat(41)] {
+        for bad in [
+            "",
+            "Edge",
+            "a.b",
+            "-a",
+            "a-",
+            "control",
+            "bridge",
+            &"x".repeat(41),
+        ] {
             let message = check_label("node name", bad).expect_err(bad).to_string();
-            assert!(message.starts_with(&format!("node name {bad:?} is not usable")), "{message}");
+            assert!(
+                message.starts_with(&format!("node name {bad:?} is not usable")),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn clusters_whose_names_begin_alike_share_no_namespace() {
-        let one = State { name: "demo".into(), root: "/x".into() };
-        let other = State { name: "demo-2".into(), root: "/x".into() };
+        let one = State {
+            name: "demo".into(),
+            root: "/x".into(),
+        };
+        let other = State {
+            name: "demo-2".into(),
+            root: "/x".into(),
+        };
         assert!(!other.namespace("edge-a").starts_with(&one.namespace_prefix()));
     }
 }

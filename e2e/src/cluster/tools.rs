@@ -11,7 +11,11 @@ use super::error::{Error, IoContext, Result};
 pub(crate) async fn output(command: &mut Command, input: Option<&str>) -> Result<String> {
     let shown = shown(command);
     command
-        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
@@ -20,7 +24,10 @@ pub(crate) async fn output(command: &mut Command, input: Option<&str>) -> Result
         // A program that ended early says why on its standard error.
         let _ = pipe.write_all(text.as_bytes()).await;
     }
-    let output = child.wait_with_output().await.context(|| format!("running `{shown}`"))?;
+    let output = child
+        .wait_with_output()
+        .await
+        .context(|| format!("running `{shown}`"))?;
     check(&shown, output)
 }
 
@@ -29,7 +36,11 @@ fn check(shown: &str, output: Output) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     // Some programs say what is wrong on their standard output.
-    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    let said = if output.stderr.is_empty() {
+        &output.stdout
+    } else {
+        &output.stderr
+    };
     Err(Error::Command {
         command: shown.to_owned(),
         status: output.status.to_string(),
@@ -43,7 +54,10 @@ fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
     let name = program.file_name().unwrap_or(program.as_os_str());
     let words = std::iter::once(name).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use super::debian;
 use crate::cluster::{Error, Result, cache, create_folder};
 use crate::progress::Progress;
 
@@ -30,8 +30,7 @@ pub(super) fn folder(progress: &Progress) -> Result<PathBuf> {
     create_folder(&parent)?;
     let work = tempfile::tempdir_in(&parent).map_err(|error| failed(error.to_string()))?;
     let (unpacked, root) = (work.path().join("packages"), work.path().join("root"));
-    download(work.path())?;
-    unpack(work.path(), &unpacked)?;
+    debian::unpack(&PACKAGES, work.path(), &unpacked)?;
     fill(&unpacked, &root).map_err(|error| failed(error.to_string()))?;
     // In one step, so that a killed run leaves no half a base.
     match fs::rename(&root, &done) {
@@ -41,42 +40,10 @@ pub(super) fn folder(progress: &Progress) -> Result<PathBuf> {
 }
 
 fn failed(why: String) -> Error {
-    Error::Image { image: "perwatt base".to_owned(), why }
-}
-
-fn download(folder: &Path) -> Result<()> {
-    let get = |arguments: &[&str]| {
-        run(Command::new("apt-get")
-            .args(["-q", "-o", "APT::Sandbox::User=root"])
-            .args(arguments)
-            .current_dir(folder))
-    };
-    let packages = ["download"].into_iter().chain(PACKAGES).collect::<Vec<_>>();
-    // The package lists may be old or absent: fetch them only where the first try fails.
-    if get(&packages).is_err() {
-        get(&["update"])?;
-        get(&packages)?;
+    Error::Image {
+        image: "perwatt base".to_owned(),
+        why,
     }
-    Ok(())
-}
-
-fn unpack(packages: &Path, into: &Path) -> Result<()> {
-    let entries = fs::read_dir(packages).map_err(|error| failed(error.to_string()))?;
-    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    for file in files.filter(|path| path.extension().is_some_and(|kind| kind == "deb")) {
-        run(Command::new("dpkg").arg("-x").args([&file, into]))?;
-    }
-    Ok(())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}").replace('"', "");
-    let output = command.output().map_err(|error| failed(format!("starting `{shown}`: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("`{shown}` failed (is the network up?): {}", said.trim())))
 }
 
 fn fill(packages: &Path, root: &Path) -> std::io::Result<()> {
@@ -88,7 +55,10 @@ fn fill(packages: &Path, root: &Path) -> std::io::Result<()> {
     fs::write(root.join("etc/passwd"), PASSWD)?;
     fs::write(root.join("etc/group"), GROUP)?;
     fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
-    fs::write(root.join("etc/ssl/certs/ca-certificates.crt"), certificates(packages)?)
+    fs::write(
+        root.join("etc/ssl/certs/ca-certificates.crt"),
+        certificates(packages)?,
+    )
 }
 
 /// Copies a folder. Links become the files they lead to, some of which are

@@ -2,6 +2,7 @@
 //! base, and the sandbox image. Packed once per content, and named by digest.
 
 mod base;
+mod debian;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -56,7 +57,12 @@ pub fn product(progress: &Progress) -> Result<ProductImages> {
     let pack = |name: &str| {
         let binary = programs::find(&format!("perwatt-{name}"))?;
         progress.say(format!("image perwatt/{name}"));
-        pack_binary(&format!("registry.example/perwatt/{name}"), &binary, Some(&base), Some(USER))
+        pack_binary(
+            &format!("registry.example/perwatt/{name}"),
+            &binary,
+            Some(&base),
+            Some(USER),
+        )
     };
     Ok(ProductImages {
         operator: pack("operator")?,
@@ -70,16 +76,36 @@ pub(crate) fn sandbox(pause: &Path) -> Result<Packed> {
     pack_binary("registry.example/perwatt/pause", pause, None, Some(USER))
 }
 
+/// Packs Debian's static busybox: a shell, a web server and a client for tests.
+pub fn busybox(progress: &Progress) -> Result<Packed> {
+    let folder = cache().join("busybox");
+    let binary = folder.join("busybox");
+    if !binary.is_file() {
+        progress.say("image perwatt/busybox, from Debian");
+        create_folder(&folder)?;
+        let failed = |why: std::io::Error| Error::Image {
+            image: "registry.example/perwatt/busybox".to_owned(),
+            why: why.to_string(),
+        };
+        let work = tempfile::tempdir_in(&folder).map_err(failed)?;
+        let unpacked = work.path().join("packages");
+        debian::unpack(&["busybox-static"], work.path(), &unpacked)?;
+        fs::rename(unpacked.join("bin/busybox"), &binary).map_err(failed)?;
+    }
+    pack_binary("registry.example/perwatt/busybox", &binary, None, Some(USER))
+}
+
 /// Packs an image that holds one program, which is also its entry point, on top
 /// of a base or on nothing. The same content is packed once.
-pub fn pack_binary(
-    name: &str,
-    binary: &Path,
-    base: Option<&Path>,
-    user: Option<&str>,
-) -> Result<Packed> {
-    let failed = |why: String| Error::Image { image: name.to_owned(), why };
-    let base_name = base.and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+pub fn pack_binary(name: &str, binary: &Path, base: Option<&Path>, user: Option<&str>) -> Result<Packed> {
+    let failed = |why: String| Error::Image {
+        image: name.to_owned(),
+        why,
+    };
+    let base_name = base
+        .and_then(Path::file_name)
+        .unwrap_or_default()
+        .to_string_lossy();
     let key = key(binary, &[RECIPE, name, &base_name, user.unwrap_or_default()])
         .map_err(|error| failed(format!("{}: {error}", binary.display())))?;
     let short = name.rsplit('/').next().unwrap_or(name);
@@ -93,14 +119,21 @@ pub fn pack_binary(
     let program = put_program(binary, layer.path()).map_err(|error| failed(error.to_string()))?;
     let spec = ImageSpec {
         name,
-        layers: base.map(Path::to_owned).into_iter().chain([layer.path().to_owned()]).collect(),
+        layers: base
+            .map(Path::to_owned)
+            .into_iter()
+            .chain([layer.path().to_owned()])
+            .collect(),
         entrypoint: vec![program],
         env: vec!["PATH=/usr/bin:/bin".to_owned()],
         user: user.map(str::to_owned),
     };
     let file = folder.join(format!("{short}-{key}.tar"));
     let written = write_image(&spec, &file).map_err(|error| failed(error.to_string()))?;
-    let packed = Packed { reference: written.reference, file };
+    let packed = Packed {
+        reference: written.reference,
+        file,
+    };
     write_json(&record, &packed)?;
     Ok(packed)
 }
@@ -125,13 +158,20 @@ fn key(binary: &Path, words: &[&str]) -> io::Result<String> {
         }
         hash.update(&buffer[..count]);
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// Puts the program into the layer, without debug information where `strip` is
 /// there: it is most of the size, and every node imports it.
 fn put_program(binary: &Path, layer: &Path) -> io::Result<String> {
-    let name = binary.file_name().ok_or_else(|| io::Error::other("the program has no name"))?;
+    let name = binary
+        .file_name()
+        .ok_or_else(|| io::Error::other("the program has no name"))?;
     let folder = layer.join("usr/bin");
     fs::create_dir_all(&folder)?;
     let target = folder.join(name);

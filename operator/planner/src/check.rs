@@ -28,6 +28,9 @@ pub(crate) struct Ask<'a, 'w> {
     pub stable_for: Duration,
     /// Leave alone the devices that other slots wait for.
     pub respect_wishes: bool,
+    /// The slot is served, and holds a device there: it can wait until the kubelet offers one
+    /// again. An agent that restarts is no reason to go elsewhere.
+    pub can_wait: bool,
 }
 
 /// What a check found.
@@ -106,7 +109,7 @@ pub(crate) fn check(scene: Scene<'_, '_>, node: NodeId, way: &Way<'_>, ask: Ask<
             possible: true,
         };
     };
-    match devices.check(scene.now, ask.stable_for) {
+    match devices.check(scene.now, ask) {
         None => Verdict {
             outcome: Ok(scene.score(node, devices.free)),
             possible: true,
@@ -165,6 +168,8 @@ struct Devices {
     free: i64,
     /// One would be free if all were healthy.
     would_be_free: bool,
+    /// The slot gives one back itself.
+    gives_back: bool,
     /// Since when there has been a healthy one for this slot, counting the others' out.
     healthy_since: Option<Timestamp>,
 }
@@ -201,11 +206,12 @@ impl Devices {
             taken,
             free: row.allocatable - taken,
             would_be_free: !external && listed - taken >= 1,
+            gives_back: released > 0,
             healthy_since: healthy.get(unnamed).copied(),
         }
     }
 
-    fn check(&self, now: Timestamp, stable_for: Duration) -> Option<Reject> {
+    fn check(&self, now: Timestamp, ask: Ask<'_, '_>) -> Option<Reject> {
         if self.external {
             return self.check_external();
         }
@@ -224,7 +230,7 @@ impl Devices {
                 requested: self.taken,
             });
         }
-        let until = since.saturating_add(stable_for).unwrap_or(Timestamp::MAX);
+        let until = since.saturating_add(ask.stable_for).unwrap_or(Timestamp::MAX);
         (until > now).then_some(Reject::Recovering { since, until })
     }
 

@@ -112,11 +112,8 @@ fn describe(scene: Scene<'_, '_>, way: &Way<'_>, id: NodeId, reject: Reject) -> 
         }
         Reject::Cordoned => format!("{node} is cordoned: `kubectl uncordon {node}` admits new pods"),
         Reject::Full { lack, need, free } => {
-            format!(
-                "needs {}, {} free on {node}",
-                amount(lack, need),
-                amount(lack, free.max(0))
-            )
+            let (need, free) = (amount(lack, need), amount(lack, free.max(0)));
+            format!("needs {need} {}, {free} free on {node}", noun(lack))
         }
         Reject::Busy { devices, requested } => {
             format!("{requested} of {devices} {profile} on {node} in use or promised")
@@ -160,9 +157,17 @@ pub(crate) fn time(when: jiff::Timestamp) -> String {
 
 fn amount(lack: Lack, amount: i64) -> String {
     match lack {
-        Lack::Cpu => format!("{amount}m CPU"),
-        Lack::Memory => format!("{}Mi memory", amount / (1024 * 1024)),
-        Lack::Pods => format!("{amount} pod places"),
+        Lack::Cpu => format!("{amount}m"),
+        Lack::Memory => format!("{}Mi", amount / (1024 * 1024)),
+        Lack::Pods => amount.to_string(),
+    }
+}
+
+fn noun(lack: Lack) -> &'static str {
+    match lack {
+        Lack::Cpu => "CPU",
+        Lack::Memory => "memory",
+        Lack::Pods => "pod place",
     }
 }
 

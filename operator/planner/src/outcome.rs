@@ -201,7 +201,8 @@ pub struct PodDelete {
     /// Its uid: the delete is refused where the name is another pod's by now.
     pub uid: String,
     /// The pod that serves the slot from then on. Where it is set, a live read must show it
-    /// ready before the delete; where it is not, the pod serves nothing.
+    /// ready before the delete; where it is not, the pod serves nothing (or may be given up), and
+    /// must not have changed since it was seen: it may be ready by now.
     pub survivor: Option<String>,
     /// Why, for the event.
     pub why: String,

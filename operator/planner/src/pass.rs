@@ -92,7 +92,7 @@ impl<'w> Pass<'_, 'w> {
         if slot.workload.deleting {
             return self.report(&slot, &ground.ways, &Choice::default(), None, Steps::default());
         }
-        let look_again = find_stuck(&mut slot, &self.ledger, self.now);
+        let look_again = find_stuck(&mut slot, self.index, &self.ledger, self.now);
         let kept = kept_pod(self.index, &slot, &ground.ways, self.now);
         if is_left_alone(self.index, &slot, self.now) {
             return self.leave_alone(&slot, ground, kept);

@@ -2,7 +2,7 @@
 
 use crate::index::{Index, NodeId, OwnPod};
 use crate::ledger::{Ledger, Release};
-use crate::world::{PodState, Workload, WorkloadKey};
+use crate::world::{Liveness, Node, PodState, Workload, WorkloadKey};
 use jiff::Timestamp;
 use perwatt_crds::workload::PlacementMode;
 use std::time::Duration;
@@ -115,9 +115,14 @@ pub(crate) fn matching_nodes(index: &Index<'_>, workload: &Workload) -> Vec<Node
         .collect()
 }
 
-/// Finds the pods whose room was taken by somebody else, and returns when to look again at those
-/// that may yet become such.
-pub(crate) fn find_stuck(slot: &mut Slot<'_>, ledger: &Ledger<'_>, now: Timestamp) -> Option<Timestamp> {
+/// Finds the pods whose room was taken by somebody else or whose node admits nothing any more,
+/// and returns when to look again at those that may yet become such.
+pub(crate) fn find_stuck(
+    slot: &mut Slot<'_>,
+    index: &Index<'_>,
+    ledger: &Ledger<'_>,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let mut look_again: Option<Timestamp> = None;
     for own in &slot.pods {
         let PodState::Starting { reason, .. } = &own.owned.state else {
@@ -126,7 +131,8 @@ pub(crate) fn find_stuck(slot: &mut Slot<'_>, ledger: &Ledger<'_>, now: Timestam
         let Some(node) = own.node.filter(|_| reason == "Unschedulable") else {
             continue;
         };
-        if !ledger.is_overbooked(node, &own.pod.requests) {
+        let admits = index.node(node).admits_new_pods();
+        if admits && !ledger.is_overbooked(node, &own.pod.requests) {
             continue;
         }
         let until = own
@@ -141,4 +147,10 @@ pub(crate) fn find_stuck(slot: &mut Slot<'_>, ledger: &Ledger<'_>, now: Timestam
         }
     }
     look_again
+}
+
+impl Node {
+    fn admits_new_pods(&self) -> bool {
+        !self.unschedulable && self.foreign_taints.is_empty() && self.liveness == Liveness::Ready
+    }
 }

@@ -9,6 +9,7 @@
 //! | is ready | | delete all others |
 //! | starts | | wait; drop pods that start for an older target |
 //! | is missing | fits beside what is there | create it |
+//! | is missing | its agent restarts | wait |
 //! | is missing | fits once stopping pods are gone | wait |
 //! | is missing | nothing is ready | delete what is in its way |
 //! | is missing | a ready pod may stay meanwhile | delete the others, that one survives |
@@ -55,6 +56,8 @@ pub(crate) struct Turn<'a, 'w> {
 enum Room<'a, 'w> {
     /// At once.
     Now,
+    /// When the kubelet offers the device that the slot holds again.
+    AfterAgent,
     /// When the pods that stop are gone.
     AfterStopping,
     /// When the slot's pods but this one are gone.
@@ -130,6 +133,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             Err(back_off) => return self.back_off(back_off, place, node),
         };
         match self.determine_room(place, node) {
+            Room::AfterAgent => self.reserve(place, node),
             Room::Now => {
                 self.create(place, node, Role::Serving, attempt);
                 self.drop_starting(None);
@@ -155,6 +159,9 @@ impl<'a, 'w> Turn<'a, 'w> {
         if self.fits(place, node, &Release::default()) {
             return Room::Now;
         }
+        if !self.is_offered(place, node) {
+            return Room::AfterAgent;
+        }
         if self.fits(place, node, &of_stopping) {
             return Room::AfterStopping;
         }
@@ -172,6 +179,14 @@ impl<'a, 'w> Turn<'a, 'w> {
         check(self.scene(), node, way, self.slot.ask(way, release, terms))
             .outcome
             .is_ok()
+    }
+
+    /// Whether the kubelet will offer the device of a way once the slot's own pods are gone.
+    fn is_offered(&self, place: usize, node: NodeId) -> bool {
+        self.ways[place].resource().is_none_or(|resource| {
+            let row = self.ledger.extended(node, resource);
+            row.allocatable - row.requested + self.slot.release_on(node).of_resource(resource) >= 1
+        })
     }
 
     /// Every pod of the slot but the survivor gives way to the target.

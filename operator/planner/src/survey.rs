@@ -275,6 +275,7 @@ impl<'w> Slot<'w> {
                 Duration::ZERO
             },
             respect_wishes: terms.respect_wishes,
+            can_wait: self.ready().next().is_some(),
         }
     }
 

@@ -1,0 +1,41 @@
+//! kubectl-perwatt, the one tool a user types.
+//!
+//! Every subcommand is a module of its own; here they are put together.
+
+pub mod model;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Perwatt: models on the silicon that serves them with the fewest watts
+#[derive(Debug, Parser)]
+#[command(name = "kubectl-perwatt", bin_name = "kubectl perwatt", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks and packs models
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+}
+
+/// Runs the command; an error is one message on standard error.
+pub fn run(cli: &Cli) -> ExitCode {
+    let result = match &cli.command {
+        Command::Model(command) => {
+            model::run(command, &mut std::io::stdout().lock()).map_err(|e| e.to_string())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

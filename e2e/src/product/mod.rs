@@ -1,0 +1,80 @@
+//! The product on a cluster: installed by Helm, with the demo's model, and
+//! traffic through it. What the demo and the end-to-end tests share.
+
+pub mod install;
+pub mod speech;
+pub mod traffic;
+
+use std::path::PathBuf;
+
+use crate::cluster::Error as ClusterError;
+use crate::wait::TimedOut;
+
+/// Why the product could not be installed or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster refused.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Something did not come about in time.
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+    /// The API server refused.
+    #[error("the API server refused: {0}")]
+    Api(#[from] kube::Error),
+    /// The model folder is not as it should be.
+    #[error("the demo's model in {folder} cannot be used: {why}; fetch it with `make model`")]
+    Model {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The manifest names another image than the one that was packed.
+    #[error(
+        "{manifest} does not name the packed model {reference}: the model changed, put its new digest there"
+    )]
+    StaleManifest {
+        /// The manifest.
+        manifest: PathBuf,
+        /// What was packed.
+        reference: String,
+    },
+    /// The client that sends requests could not run.
+    #[error("the streaming client failed: {0}")]
+    Client(String),
+    /// The recording cannot be read.
+    #[error("the recording {path} cannot be read: {why}; fetch it with `make model`")]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Shorthand.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Root of the project.
+#[must_use]
+pub fn project() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Folder that `make model` fills: the model folder and its recording.
+fn fetched() -> PathBuf {
+    std::env::var_os("PERWATT_MODEL_DIR").map_or_else(|| crate::cluster::cache().join("speech-gate"), PathBuf::from)
+}
+
+/// Folder of the demo's model.
+#[must_use]
+pub fn model_folder() -> PathBuf {
+    fetched().join("model")
+}
+
+/// The demo's recording: 60 s of speech.
+#[must_use]
+pub fn recording() -> PathBuf {
+    fetched().join("test.wav")
+}

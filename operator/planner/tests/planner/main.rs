@@ -1,0 +1,13 @@
+//! What the planner promises, as scenarios and as properties over generated clusters.
+//!
+//! [`sim`] is a small cluster: a scheduler, kubelets with their devices, runtimes that report,
+//! and an API server that refuses what the real one refuses.
+
+mod build;
+mod choosing;
+mod moving;
+mod properties;
+mod purity;
+mod scale;
+mod sim;
+mod waiting;

@@ -1,0 +1,58 @@
+//! What runs a model file, behind one small trait; each backend is a thin adapter in a file of its own.
+
+mod onnx;
+
+pub use onnx::Onnx;
+
+use crate::tensor::Tensor;
+use perwatt_model::{Manifest, TensorSpec};
+use std::sync::Arc;
+
+/// Loads model files of one kind.
+pub trait Backend: Send + Sync {
+    /// Makes `content`, whose hash was checked, ready to run with exactly these tensors.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or its tensors are not the signature's.
+    fn load(&self, content: &[u8], signature: &Signature) -> Result<Arc<dyn Model>, BackendError>;
+}
+
+/// A loaded model. It keeps no state from one call to the next and may be called from several threads.
+pub trait Model: Send + Sync {
+    /// Runs the model on one tensor for each input of the signature, in its order.
+    ///
+    /// # Errors
+    /// When the model or its device fails; the caller then tries another variant.
+    fn infer(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
+}
+
+/// The tensors of a model file, in the order in which they are passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// What the model takes.
+    pub inputs: Vec<TensorSpec>,
+    /// What it gives.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Signature {
+    /// The tensors that `model.yaml` declares, those of sequences included.
+    pub fn of(manifest: &Manifest) -> Self {
+        Self {
+            inputs: manifest.model_inputs(),
+            outputs: manifest.model_outputs(),
+        }
+    }
+}
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BackendError(pub String);
+
+/// The backend that `model.yaml` names.
+pub fn backend(kind: perwatt_model::Backend) -> &'static dyn Backend {
+    match kind {
+        perwatt_model::Backend::Onnx => &Onnx,
+    }
+}

@@ -1,0 +1,136 @@
+//! ONNX graphs, run by tract on the CPU.
+
+use super::{Backend, BackendError, Model, Signature};
+use crate::tensor::{Data, Tensor, with_elements};
+use perwatt_model::{Datatype, TensorSpec};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TValue, TVec,
+    Tensor as TractTensor, TractResult, TypedModel, TypedRunnableModel,
+};
+
+/// Loads ONNX graphs.
+#[derive(Debug)]
+pub struct Onnx;
+
+impl Backend for Onnx {
+    fn load(&self, content: &[u8], signature: &Signature) -> Result<Arc<dyn Model>, BackendError> {
+        let mut reader = content;
+        let graph = tract_onnx::onnx()
+            .model_for_read(&mut reader)
+            .map_err(refuse("not a readable ONNX graph"))?;
+        check_inputs(&graph, signature)?;
+        let typed = specialise(graph, signature).map_err(refuse("the graph does not fit model.yaml"))?;
+        check_outputs(&typed, signature)?;
+        let plan = typed.into_runnable().map_err(refuse("the graph cannot be run"))?;
+        Ok(Arc::new(Graph {
+            plan,
+            outputs: signature.outputs.clone(),
+        }))
+    }
+}
+
+struct Graph {
+    plan: Arc<TypedRunnableModel>,
+    outputs: Vec<TensorSpec>,
+}
+
+impl Model for Graph {
+    fn infer(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+        let run = || -> TractResult<Vec<Tensor>> {
+            let inputs = inputs
+                .iter()
+                .map(to_tract)
+                .collect::<TractResult<TVec<TValue>>>()?;
+            let outputs = self.plan.run(inputs)?;
+            outputs
+                .iter()
+                .zip(&self.outputs)
+                .map(|(value, spec)| from_tract(value, spec.datatype))
+                .collect()
+        };
+        run().map_err(refuse("the graph failed"))
+    }
+}
+
+/// The whole chain of causes on one line: tract names the node in one and the problem in another.
+fn refuse(what: &'static str) -> impl Fn(tract_onnx::prelude::TractError) -> BackendError {
+    move |error| BackendError(format!("{what}: {error:#}").replace('\n', " "))
+}
+
+/// The graph must take exactly what `model.yaml` declares.
+fn check_inputs(graph: &InferenceModel, signature: &Signature) -> Result<(), BackendError> {
+    let outlets = graph.input_outlets().map_err(refuse("the graph has no inputs"))?;
+    let found: BTreeSet<&str> = outlets
+        .iter()
+        .map(|outlet| graph.node(outlet.node).name.as_str())
+        .collect();
+    let declared: BTreeSet<&str> = signature.inputs.iter().map(|input| input.name.as_str()).collect();
+    if found == declared {
+        return Ok(());
+    }
+    Err(BackendError(format!(
+        "the graph takes the inputs {found:?}, model.yaml declares {declared:?}"
+    )))
+}
+
+fn specialise(mut graph: InferenceModel, signature: &Signature) -> TractResult<TypedModel> {
+    graph.set_input_names(signature.inputs.iter().map(|input| input.name.as_str()))?;
+    for (i, input) in signature.inputs.iter().enumerate() {
+        let shape: Vec<usize> = input.shape.iter().map(|&n| n as usize).collect();
+        graph.set_input_fact(i, InferenceFact::dt_shape(datum_type(input.datatype)?, shape))?;
+    }
+    graph.select_outputs_by_name(signature.outputs.iter().map(|output| output.name.as_str()))?;
+    graph.into_optimized()
+}
+
+fn check_outputs(graph: &TypedModel, signature: &Signature) -> Result<(), BackendError> {
+    for (i, output) in signature.outputs.iter().enumerate() {
+        let fact = graph
+            .output_fact(i)
+            .map_err(refuse("the graph lacks an output"))?;
+        let shape: Vec<usize> = output.shape.iter().map(|&n| n as usize).collect();
+        let datatype = datum_type(output.datatype).map_err(refuse("model.yaml"))?;
+        if fact.datum_type != datatype || fact.shape.as_concrete() != Some(&shape[..]) {
+            let declared = format!("{} {:?}", output.datatype.as_str(), output.shape);
+            return Err(BackendError(format!(
+                "output {:?} of the graph is {:?} {:?}, model.yaml declares {declared}",
+                output.name.as_str(),
+                fact.datum_type,
+                fact.shape
+            )));
+        }
+    }
+    Ok(())
+}
+
+macro_rules! conversions {
+    ($(($variant:ident, $rust:ty, $datatype:ident)),*) => {
+        fn datum_type(datatype: Datatype) -> TractResult<DatumType> {
+            match datatype {
+                $(Datatype::$datatype => Ok(DatumType::$variant),)*
+                other => Err(tract_onnx::prelude::TractError::msg(format!(
+                    "backend Onnx does not take {}", other.as_str()
+                ))),
+            }
+        }
+
+        fn to_tract(tensor: &Tensor) -> TractResult<TValue> {
+            let tensor = match &tensor.data {
+                $(Data::$variant(v) => TractTensor::from_shape(&tensor.shape, v)?),*
+            };
+            Ok(tensor.into())
+        }
+
+        fn from_tract(value: &TractTensor, datatype: Datatype) -> TractResult<Tensor> {
+            let plain = value.try_as_plain_ram()?;
+            let data = match datatype {
+                $(Datatype::$datatype => Data::$variant(plain.as_slice::<$rust>()?.to_vec()),)*
+                other => return Err(tract_onnx::prelude::TractError::msg(other.as_str())),
+            };
+            Ok(Tensor { shape: value.shape().to_vec(), data })
+        }
+    };
+}
+with_elements!(conversions);

@@ -1,0 +1,210 @@
+//! What the runtime is told: by the operator through `PERWATT_CONFIG`, or by a folder alone.
+
+use perwatt_device_socket::{CONTAINER_DIR, DEVICE_ID_ENV, DEVICE_NODE_ENV};
+use perwatt_model::Manifest;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Environment variable with the configuration, as JSON.
+pub const CONFIG_ENV: &str = "PERWATT_CONFIG";
+
+/// What a pod's runtime serves. Unknown fields are left alone: the runtime is
+/// part of a revision, and so an operator may be newer than the runtimes it made.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// Name of the workload.
+    pub workload: String,
+    /// Its namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// The slot that this pod serves.
+    #[serde(default)]
+    pub slot: String,
+    /// The node it runs on.
+    pub node: String,
+    /// What it runs.
+    pub revision: String,
+    /// The chain, best first.
+    pub variants: Vec<VariantConfig>,
+    /// Set when the slot itself is served by a fallback.
+    #[serde(default)]
+    pub degraded: Option<SlotDegraded>,
+    /// How long a device must have been healthy before its variant serves again.
+    #[serde(default = "default_stable")]
+    pub recovery_stable_for_milliseconds: u64,
+}
+
+/// One variant of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VariantConfig {
+    /// Its name.
+    pub name: String,
+    /// Path of its file in the model's folder.
+    pub artifact: String,
+    /// The profile of the device it needs; nothing for a device-less variant.
+    #[serde(default)]
+    pub profile: Option<String>,
+}
+
+/// Why the slot is degraded although this pod serves its first variant.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SlotDegraded {
+    /// One word.
+    pub reason: String,
+    /// For a person.
+    #[serde(default)]
+    pub message: String,
+}
+
+fn default_stable() -> u64 {
+    60_000
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not JSON, or a field is missing or of another type.
+    #[error("{CONFIG_ENV} cannot be read: {0}; the operator sets it, see docs/runtime.md for its format")]
+    Json(#[from] serde_json::Error),
+    /// It contradicts itself or the model.
+    #[error("{CONFIG_ENV}: {0}")]
+    Invalid(String),
+}
+
+impl Config {
+    /// Reads the JSON that the operator wrote.
+    ///
+    /// # Errors
+    /// When it is malformed, or names a file that the model does not have.
+    pub fn parse(json: &str, manifest: &Manifest) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_str(json)?;
+        if !(1..=32).contains(&config.variants.len()) {
+            let count = config.variants.len();
+            return Err(ConfigError::Invalid(format!(
+                "variants has {count} entries, from 1 to 32 are possible"
+            )));
+        }
+        let mut names = BTreeSet::new();
+        for variant in &config.variants {
+            if !names.insert(&variant.name) {
+                return Err(ConfigError::Invalid(format!(
+                    "variant {:?} is there twice",
+                    variant.name
+                )));
+            }
+            if manifest.file(&variant.artifact).is_none() {
+                let files: Vec<_> = manifest.files.iter().map(|f| f.path.as_str()).collect();
+                return Err(ConfigError::Invalid(format!(
+                    "variant {:?} names the artifact {:?}, model.yaml has {files:?}",
+                    variant.name, variant.artifact
+                )));
+            }
+        }
+        Ok(config)
+    }
+
+    /// Every file of a folder as a device-less variant, in order: for a laptop.
+    pub fn of_folder(manifest: &Manifest) -> Self {
+        let variant = |file: &perwatt_model::FileSpec| VariantConfig {
+            name: file.path.to_string(),
+            artifact: file.path.to_string(),
+            profile: None,
+        };
+        Self {
+            workload: manifest.name.to_string(),
+            namespace: String::new(),
+            slot: String::new(),
+            node: "local".into(),
+            revision: "local".into(),
+            variants: manifest.files.iter().map(variant).collect(),
+            degraded: None,
+            recovery_stable_for_milliseconds: default_stable(),
+        }
+    }
+
+    /// How long a device must have been healthy before its variant serves again.
+    pub fn stable_for(&self) -> Duration {
+        // More than a year would overflow the clock's arithmetic somewhere.
+        Duration::from_millis(self.recovery_stable_for_milliseconds.min(365 * 24 * 3_600_000))
+    }
+}
+
+/// The device that the container was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// Its id.
+    pub id: Option<String>,
+    /// Its device node.
+    pub node: Option<PathBuf>,
+    /// The folder of the agent's socket.
+    pub socket_dir: PathBuf,
+}
+
+impl DeviceAccess {
+    /// What the agent left in the environment of this process.
+    pub fn from_env() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            id: text(DEVICE_ID_ENV),
+            node: text(DEVICE_NODE_ENV).map(PathBuf::from),
+            socket_dir: PathBuf::from(CONTAINER_DIR),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest::parse(
+            "schema: 1\nname: gate\nversion: '1'\ninputs: [{name: x, datatype: FP32, shape: [1]}]\n\
+             outputs: [{name: y, datatype: FP32, shape: [1]}]\n\
+             files: [{path: a.onnx, sha256: '0000000000000000000000000000000000000000000000000000000000000000', \
+             backend: Onnx, precision: float32}]\n",
+        )
+        .unwrap()
+    }
+
+    const JSON: &str = r#"{"workload":"speech-gate","namespace":"audio","slot":"replica-0","node":"edge-a",
+        "revision":"6f1c2b","variants":[{"name":"npu","artifact":"a.onnx","profile":"asic-emulated",
+        "accuracyPermille":981},{"name":"cpu","artifact":"a.onnx"}],"recoveryStableForMilliseconds":5000}"#;
+
+    #[test]
+    fn the_operators_json_is_read_and_unknown_fields_are_left_alone() {
+        let config = Config::parse(JSON, &manifest()).unwrap();
+        assert_eq!(config.variants[0].profile.as_deref(), Some("asic-emulated"));
+        assert_eq!(config.variants[1].profile, None);
+        assert_eq!(config.stable_for(), Duration::from_secs(5));
+        assert_eq!(config.degraded, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, says) in [
+            ("", "EOF"),
+            ("{}", "workload"),
+            (&JSON.replace("a.onnx", "b.onnx"), "\"b.onnx\""),
+            (&JSON.replace("\"cpu\"", "\"npu\""), "twice"),
+            (&JSON.replace(r#""node":"edge-a","#, ""), "node"),
+            (
+                r#"{"workload":"w","node":"n","revision":"r","variants":[]}"#,
+                "0 entries",
+            ),
+        ] {
+            let error = Config::parse(json, &manifest()).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains(CONFIG_ENV), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_alone_is_served_without_devices() {
+        let config = Config::of_folder(&manifest());
+        assert_eq!(config.workload, "gate");
+        assert_eq!(config.variants.len(), 1);
+        assert_eq!(config.variants[0].profile, None);
+    }
+}

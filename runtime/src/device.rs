@@ -1,0 +1,114 @@
+//! The agent's side of things: which state the device is in, and telling the agent what serves.
+
+use crate::chain::Active;
+use crate::engine::Engine;
+use perwatt_device_socket::{DeviceClient, ReportRequest, WatchRequest, connect};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tonic::transport::Channel;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Follows the device and reports to the agent, for ever. An agent that is away changes
+/// nothing: the last state stays true until another one comes.
+pub async fn follow(engine: Arc<Engine>, socket_dir: &Path, id: &str) {
+    let client = match connect(socket_dir) {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(%error, "the agent's socket cannot be used: device health stays unknown");
+            return;
+        }
+    };
+    let back = Notify::new();
+    tokio::join!(
+        watch(&engine, client.clone(), id, &back),
+        report(&engine, client, &back)
+    );
+}
+
+async fn watch(engine: &Engine, mut client: DeviceClient<Channel>, id: &str, back: &Notify) {
+    let mut backoff = FIRST_BACKOFF;
+    let mut reachable = true;
+    loop {
+        match watch_once(engine, &mut client, id, back).await {
+            // It was there and closed: a restart, most likely.
+            Ok(()) => backoff = FIRST_BACKOFF,
+            Err(status) if reachable => {
+                tracing::warn!(error = %status, "the node agent does not answer: the device's last state stays");
+            }
+            Err(_) => {}
+        }
+        reachable = false;
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+    }
+}
+
+async fn watch_once(
+    engine: &Engine,
+    client: &mut DeviceClient<Channel>,
+    id: &str,
+    back: &Notify,
+) -> Result<(), tonic::Status> {
+    let mut states = client.watch(WatchRequest {}).await?.into_inner();
+    tracing::info!(device = id, "following the device");
+    // The agent may be a new one, which knows nothing of us yet.
+    back.notify_one();
+    while let Some(state) = states.message().await.transpose() {
+        // A stream that breaks after it began is an agent that went away, not one that is missing.
+        let Ok(state) = state else { return Ok(()) };
+        if state.id != id {
+            tracing::warn!(
+                expected = id,
+                found = state.id,
+                "the agent speaks of another device: ignored"
+            );
+            continue;
+        }
+        let (health, reason) = (state.health().as_str_name(), state.reason.clone());
+        tracing::info!(device = id, health, reason, "the device's state");
+        engine.device_changed(state);
+    }
+    Ok(())
+}
+
+async fn report(engine: &Engine, mut client: DeviceClient<Channel>, back: &Notify) {
+    let mut changes = engine.watch_active();
+    loop {
+        let active = changes.borrow_and_update().clone();
+        let sent = client.report(build_report(engine, &active)).await;
+        if let Err(error) = &sent {
+            tracing::debug!(%error, "the agent did not take the report: it will be sent again");
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = back.notified() => {}
+            () = sleep(LONGEST_BACKOFF), if sent.is_err() => {}
+        }
+    }
+}
+
+fn build_report(engine: &Engine, active: &Active) -> ReportRequest {
+    let config = &engine.config;
+    let name = active
+        .index
+        .and_then(|index| engine.slots.get(index))
+        .map(|slot| slot.name.clone());
+    ReportRequest {
+        workload: config.workload.clone(),
+        namespace: config.namespace.clone(),
+        revision: config.revision.clone(),
+        slot: config.slot.clone(),
+        active_variant: name.unwrap_or_default(),
+        degraded: active.index != Some(0),
+        reason: active
+            .cause
+            .as_ref()
+            .map(|cause| cause.reason.as_str().to_owned())
+            .unwrap_or_default(),
+    }
+}

@@ -1,0 +1,28 @@
+//! The inference runtime: one protocol over every kind of silicon.
+//!
+//! It serves one model by the Open Inference Protocol from a chain of variants,
+//! keeps answering when one fails, and says in every reply who answered.
+//! It knows nothing of Kubernetes: a folder, an environment variable and the
+//! agent's socket are all it is told by.
+
+pub mod admin;
+pub mod args;
+pub mod backend;
+pub mod chain;
+pub mod config;
+pub mod device;
+pub mod energy;
+pub mod engine;
+pub mod evidence;
+pub mod logging;
+pub mod metrics;
+pub mod pool;
+pub mod protocol;
+pub mod run;
+pub mod sequence;
+pub mod serve;
+pub mod tensor;
+pub mod variant;
+
+pub use args::Args;
+pub use run::run;

@@ -1,0 +1,281 @@
+//! The composition root: from a command line to a server, and to its end.
+
+use crate::admin::{self, Admin};
+use crate::args::Args;
+use crate::chain::Policy;
+use crate::config::{CONFIG_ENV, Config, ConfigError, DeviceAccess};
+use crate::engine::Engine;
+use crate::protocol::rest;
+use crate::serve::{Drain, serve};
+use crate::variant::{LoadError, Loader, Variant};
+use crate::{device, logging};
+use perwatt_model::{FolderError, ModelFolder};
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// A variant that is not loaded and warm by then has failed.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests under way get this long to end. With the drain before it, it fits
+/// into the 30 seconds that Kubernetes gives a pod.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often idle sequences are looked for.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// Why the runtime ended without having served.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The model's folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A port cannot be opened.
+    #[error("cannot listen on {address}: {source}; is another process using this port?")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No variant can serve.
+    #[error("no variant of {workload} could be loaded:{causes}")]
+    NoVariant {
+        /// The workload.
+        workload: String,
+        /// One line for each variant.
+        causes: String,
+    },
+    /// The system gave no thread, signal handler or event loop.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// A counter could not be made.
+    #[error("cannot start: the evidence counters cannot be made")]
+    Evidence,
+}
+
+/// Runs until a signal ends it. The one message on standard error is what Kubernetes shows for a failed container.
+pub fn run(args: &Args) -> ExitCode {
+    logging::start();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&RunError::System(error)),
+    };
+    let result = runtime.block_on(serve_until_signal(args));
+    // Threads in a device call that hangs are not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &RunError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
+    // Before anything that takes time: as process 1 of a container nothing else would end us.
+    let mut signals = Signals::new()?;
+    let folder = ModelFolder::open(&args.model)?;
+    let config = read_config(&folder)?;
+    let rest_listener = listen(args.rest).await?;
+    let admin_listener = listen(args.admin).await?;
+
+    let drain = Drain::default();
+    let engine = Arc::new(OnceLock::new());
+    let admin = Admin {
+        engine: engine.clone(),
+        drain: drain.clone(),
+    };
+    let admin_server = tokio::spawn(serve(admin_listener, admin::router(admin), drain.clone()));
+
+    let access = device_access(args);
+    let loaded = tokio::select! {
+        loaded = load(folder, config, access.clone()) => loaded?,
+        _ = signals.next() => return Ok(()),
+    };
+    let loaded = engine.get_or_init(|| loaded).clone();
+    start_background(&loaded, access);
+    let routes = rest::router(
+        loaded,
+        drain.clone(),
+        Duration::from_millis(args.timeout_milliseconds),
+    );
+    let rest_server = tokio::spawn(serve(rest_listener, routes, drain.clone()));
+
+    let pause = match signals.next().await {
+        End::Terminate => Duration::from_millis(args.drain_milliseconds),
+        End::Interrupt => Duration::ZERO,
+    };
+    tracing::info!(
+        milliseconds = pause.as_millis() as u64,
+        "draining: readiness is gone, requests are served"
+    );
+    drain.start();
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        _ = signals.next() => tracing::warn!("a second signal: not waiting for clients to move"),
+    }
+    drain.stop();
+    let finished = timeout(FINISH_TIMEOUT, async { tokio::join!(rest_server, admin_server) }).await;
+    tracing::info!(all_finished = finished.is_ok(), "stopped");
+    Ok(())
+}
+
+enum End {
+    Terminate,
+    Interrupt,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Terminate,
+            _ = self.interrupt.recv() => End::Interrupt,
+        }
+    }
+}
+
+fn read_config(folder: &ModelFolder) -> Result<Config, RunError> {
+    match std::env::var(CONFIG_ENV) {
+        Ok(json) => Ok(Config::parse(&json, folder.manifest())?),
+        Err(std::env::VarError::NotPresent) => Ok(Config::of_folder(folder.manifest())),
+        Err(std::env::VarError::NotUnicode(_)) => Err(ConfigError::Invalid("it is not UTF-8".into()).into()),
+    }
+}
+
+fn device_access(args: &Args) -> DeviceAccess {
+    let mut access = DeviceAccess::from_env();
+    if let Some(dir) = &args.device_socket_dir {
+        access.socket_dir.clone_from(dir);
+    }
+    access
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    let listener = TcpListener::bind(address).await;
+    // A node without IPv6 has no address of that kind to listen on.
+    let listener = match listener {
+        Err(error) if address.ip().is_unspecified() && error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], address.port()))).await
+        }
+        other => other,
+    };
+    let listener = listener.map_err(|source| RunError::Listen { address, source })?;
+    let bound = listener.local_addr().unwrap_or(address);
+    tracing::info!(address = %bound, "listening");
+    Ok(listener)
+}
+
+async fn load(folder: ModelFolder, config: Config, access: DeviceAccess) -> Result<Arc<Engine>, RunError> {
+    let manifest = folder.manifest().clone();
+    let (variants, times) = load_variants(folder, &config, access).await?;
+    if variants.iter().all(Result::is_err) {
+        let errors = config
+            .variants
+            .iter()
+            .zip(variants)
+            .filter_map(|(v, r)| Some((v, r.err()?)));
+        let causes = errors
+            .map(|(v, error)| format!("\n  {}: {error}", v.name))
+            .collect();
+        return Err(RunError::NoVariant {
+            workload: config.workload,
+            causes,
+        });
+    }
+    let policy = Policy::with_stable_for(config.stable_for());
+    let engine = Engine::new(config, manifest, policy, variants).ok_or(RunError::Evidence)?;
+    engine.show_load_times(&times);
+    Ok(Arc::new(engine))
+}
+
+type Loaded = (Vec<Result<Variant, String>>, Vec<Duration>);
+
+/// Loads every variant, each on a thread that is left alone when it hangs.
+async fn load_variants(
+    folder: ModelFolder,
+    config: &Config,
+    access: DeviceAccess,
+) -> Result<Loaded, RunError> {
+    let mut loader = Some(Loader::new(folder.clone()));
+    let (mut variants, mut times) = (Vec::new(), Vec::new());
+    for spec in &config.variants {
+        let start = Instant::now();
+        let (reply, result) = oneshot::channel();
+        // A loader that a hung thread holds is lost; a new one shares nothing with it.
+        let mut own = loader.take().unwrap_or_else(|| Loader::new(folder.clone()));
+        let (job, access) = (spec.clone(), access.clone());
+        std::thread::Builder::new().name("load".into()).spawn(move || {
+            let result = own.load(&job, &access);
+            // Nobody waits any more where this fails.
+            let _ = reply.send((own, result));
+        })?;
+        let result: Result<Variant, String> = match timeout(LOAD_TIMEOUT, result).await {
+            Ok(Ok((own, result))) => {
+                loader = Some(own);
+                result.map_err(|error: LoadError| error.to_string())
+            }
+            Ok(Err(_)) => Err("its loader ended without a word".into()),
+            Err(_) => Err(format!(
+                "it was not loaded within {LOAD_TIMEOUT:?}: does its device hang?"
+            )),
+        };
+        let milliseconds = start.elapsed().as_millis() as u64;
+        match &result {
+            Ok(_) => tracing::info!(variant = spec.name, milliseconds, "loaded, and ran once"),
+            Err(error) => tracing::error!(variant = spec.name, %error, "not loaded"),
+        }
+        variants.push(result);
+        times.push(start.elapsed());
+    }
+    Ok((variants, times))
+}
+
+/// What goes on beside requests, until the process ends.
+fn start_background(engine: &Arc<Engine>, access: DeviceAccess) {
+    tokio::spawn(keep_current(engine.clone()));
+    let uses_device = engine
+        .slots
+        .iter()
+        .any(|s| s.variant.as_ref().is_some_and(|v| v.device.is_some()));
+    if let (true, Some(id)) = (uses_device, access.id.clone()) {
+        let engine = engine.clone();
+        tokio::spawn(async move { device::follow(engine, &access.socket_dir, &id).await });
+    }
+}
+
+/// Notices what changes by time alone: a device that was healthy for long enough, an idle sequence.
+async fn keep_current(engine: Arc<Engine>) {
+    let mut changes = engine.watch_active();
+    loop {
+        let next = engine.refresh().map_or(SWEEP, |at| {
+            at.saturating_duration_since(Instant::now()).min(SWEEP)
+        });
+        tokio::select! {
+            () = tokio::time::sleep(next) => engine.sweep(),
+            _ = changes.changed() => {}
+        }
+    }
+}
