@@ -2,6 +2,7 @@
 //!
 //! Every subcommand is a module of its own; here they are put together.
 
+pub mod explain;
 pub mod model;
 
 use clap::{Parser, Subcommand};
@@ -22,11 +23,16 @@ pub enum Command {
     /// Checks and packs models
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Says why a workload is served as it is: every candidate, and what ruled it out
+    Explain(explain::ExplainArgs),
 }
 
 /// Runs the command; an error is one message on standard error.
 pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
+        Command::Explain(arguments) => {
+            explain::run(arguments).map(|text| print!("{text}")).map_err(|e| e.to_string())
+        }
         Command::Model(command) => {
             model::run(command, &mut std::io::stdout().lock()).map_err(|e| e.to_string())
         }

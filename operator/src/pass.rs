@@ -4,7 +4,7 @@ use crate::apply::{self, Applied, ApplyError};
 use crate::evidence::Evidence;
 use crate::metrics::{ChangeLabels, Metrics, SlotLabels};
 use crate::observe::Stores;
-use crate::observe::snapshot::Snapshot;
+use crate::observe::snapshot::{Objects, Snapshot};
 use crate::report::{self, events, workload::Facts};
 use crate::settings::Settings;
 use futures::{StreamExt, stream};
@@ -35,7 +35,7 @@ pub struct Pass {
     stores: Stores,
     evidence: Evidence,
     metrics: Metrics,
-    recorder: Recorder,
+    reporter: Reporter,
     reported: BTreeMap<WorkloadKey, Vec<SlotLabels>>,
 }
 
@@ -53,14 +53,13 @@ impl Pass {
             controller: "perwatt-operator".into(),
             instance: Some(settings.identity.clone()),
         };
-        let recorder = Recorder::new(client.clone(), reporter);
         Self {
             client,
             settings,
             stores,
             evidence,
             metrics,
-            recorder,
+            reporter,
             reported: BTreeMap::new(),
         }
     }
@@ -68,7 +67,7 @@ impl Pass {
     /// Runs one pass; returns when the next is due if nothing happens before.
     pub async fn run(&mut self) -> Duration {
         let began = Instant::now();
-        let snapshot = Snapshot::take(&self.stores, &self.settings, &self.evidence);
+        let snapshot = Snapshot::of(Objects::from(&self.stores), &self.settings.runtime_image, &self.evidence);
         let planning = Instant::now();
         let now = Timestamp::now();
         let plan = plan(&snapshot.world, now);
@@ -175,8 +174,10 @@ impl Pass {
     }
 
     async fn publish(&self, workload: &InferenceWorkload, told: &events::Told) {
-        if let Err(error) = self
-            .recorder
+        // A recorder of its own for each event: one that is kept adds events of the same reason up
+        // and drops the later texts, and what happened is in the text.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        if let Err(error) = recorder
             .publish(&told.event(), &workload.object_ref(&()))
             .await
         {

@@ -30,10 +30,19 @@ fn clients(
                     .body(request([1.; 4], json!({})).to_string())
                     .send()
                     .await;
-                match sent {
-                    Ok(response) if response.status() == 200 && response.text().await.is_ok() => {
-                        answered.fetch_add(1, Ordering::Relaxed);
+                let status = match sent {
+                    Ok(response) => {
+                        let status = response.status().as_u16();
+                        response
+                            .text()
+                            .await
+                            .map(|_| status)
+                            .map_err(|error| format!("{error:?}"))
                     }
+                    Err(error) => Err(format!("{error:?}")),
+                };
+                match status {
+                    Ok(200) => _ = answered.fetch_add(1, Ordering::Relaxed),
                     other => lost.push(format!("{other:?}")),
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -224,7 +224,7 @@ impl Devices {
         let Some(since) = self.healthy_since else {
             return Some(Reject::Unhealthy);
         };
-        if self.free < 1 {
+        if self.free < 1 && !(ask.can_wait && self.gives_back) {
             return Some(Reject::NotOffered {
                 offered: self.offered,
                 requested: self.taken,

@@ -99,7 +99,7 @@ impl<'w> Pass<'_, 'w> {
         }
         self.wake(look_again);
         let mut choice = choose(self.scene(), &slot, &ground.ways, &mut ground.survey, kept);
-        let mut steps = self.steps(&slot, &ground.ways, &choice, kept);
+        let mut steps = self.steps(&slot, ground, &choice, kept);
         if is_held(&steps) && slot.node.is_none() {
             (choice, steps) = self.look_elsewhere(&slot, ground, kept, choice, steps);
         }
@@ -137,13 +137,29 @@ impl<'w> Pass<'_, 'w> {
         if other.target.is_none() || rank(&other) != rank(&held) {
             return (held, steps);
         }
-        let steps = self.steps(slot, &ground.ways, &other, kept);
+        let steps = self.steps(slot, ground, &other, kept);
         (other, steps)
     }
 
-    fn steps(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], choice: &Choice, kept: Option<Kept<'w>>) -> Steps {
+    fn steps(
+        &mut self,
+        slot: &Slot<'w>,
+        ground: &mut Ground<'w>,
+        choice: &Choice,
+        kept: Option<Kept<'w>>,
+    ) -> Steps {
         let on_target = kept.filter(|kept| choice.target == Some((kept.place, kept.node)));
-        Turn::new(self.index, &mut self.ledger, self.now, slot, ways, choice).determine(on_target)
+        let turn = Turn {
+            index: self.index,
+            ledger: &mut self.ledger,
+            now: self.now,
+            slot,
+            ways: &ground.ways,
+            survey: &mut ground.survey,
+            choice,
+            steps: Steps::default(),
+        };
+        turn.determine(on_target)
     }
 
     /// The slot's node is silent or not ready: nothing is changed, and nothing else is blamed.

@@ -26,7 +26,7 @@ use crate::ledger::{Demand, Ledger, Release};
 use crate::name::pod_name;
 use crate::outcome::{Assignment, Change, PodDelete, PodPlan, Reason, ReasonCode};
 use crate::slot::Slot;
-use crate::survey::Terms;
+use crate::survey::{Survey, Terms};
 use crate::ways::{Way, stand_ins};
 use crate::world::{PodState, Role};
 use jiff::Timestamp;
@@ -48,8 +48,9 @@ pub(crate) struct Turn<'a, 'w> {
     pub now: Timestamp,
     pub slot: &'a Slot<'w>,
     pub ways: &'a [Way<'w>],
+    pub survey: &'a mut Survey,
     pub choice: &'a Choice,
-    steps: Steps,
+    pub steps: Steps,
 }
 
 /// How the target can be made.
@@ -67,25 +68,6 @@ enum Room<'a, 'w> {
 }
 
 impl<'a, 'w> Turn<'a, 'w> {
-    pub fn new(
-        index: &'a Index<'w>,
-        ledger: &'a mut Ledger<'w>,
-        now: Timestamp,
-        slot: &'a Slot<'w>,
-        ways: &'a [Way<'w>],
-        choice: &'a Choice,
-    ) -> Self {
-        Self {
-            index,
-            ledger,
-            now,
-            slot,
-            ways,
-            choice,
-            steps: Steps::default(),
-        }
-    }
-
     /// Determines the steps. `kept` is the pod that already is on the target, if any.
     pub fn determine(mut self, kept: Option<Kept<'w>>) -> Steps {
         for own in self
@@ -133,7 +115,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             Err(back_off) => return self.back_off(back_off, place, node),
         };
         match self.determine_room(place, node) {
-            Room::AfterAgent => self.reserve(place, node),
+            Room::AfterAgent => self.await_agent(place, node),
             Room::Now => {
                 self.create(place, node, Role::Serving, attempt);
                 self.drop_starting(None);
@@ -237,13 +219,10 @@ impl<'a, 'w> Turn<'a, 'w> {
     fn cannot_bridge(&mut self, place: usize, node: NodeId) {
         self.reserve(place, node);
         let target = format!("{} on {}", self.ways[place].label(), self.index.name(node));
-        if self.slot.workload.on_gap == OnGap::Allow {
+        if self.slot.workload.on_gap == OnGap::Allow && !self.would_gain_nothing(place) {
             for own in self.slot.ready() {
-                self.delete(
-                    own,
-                    None,
-                    format!("onGap is Allow, and no bridge fits on the way to {target}"),
-                );
+                let why = format!("onGap is Allow, and no bridge fits on the way to {target}");
+                self.delete(own, None, why);
             }
             return;
         }
@@ -258,24 +237,76 @@ impl<'a, 'w> Turn<'a, 'w> {
         self.steps.changing = !self.steps.changes.is_empty();
     }
 
-    /// The first device-less variant that fits beside what serves, and leaves room for the target.
-    fn find_bridge(&self, place: usize, node: NodeId) -> Option<(usize, NodeId)> {
+    /// A pod of this revision that is ready although it should go has a dead device and serves
+    /// from its stand-in: a device-less target serves no better, and is not worth a gap.
+    fn would_gain_nothing(&self, place: usize) -> bool {
+        let revision = &self.slot.workload.revision;
+        self.ways[place].is_device_less() && self.slot.ready().any(|own| own.owned.revision == *revision)
+    }
+
+    /// What serves holds the device that the target needs, and the kubelet does not offer it.
+    fn await_agent(&mut self, place: usize, node: NodeId) {
+        self.reserve(place, node);
+        let (way, node) = (self.ways[place].label(), self.index.name(node));
+        let message = format!(
+            "{way} waits: the kubelet on {node} does not offer its device at the moment; if that lasts, see the \
+             node's device-plugin pod"
+        );
+        self.steps.problem = Some(Reason {
+            code: ReasonCode::DeviceUnhealthy,
+            message,
+        });
+    }
+
+    /// The first device-less variant that fits beside what serves, and leaves room for the target:
+    /// on the target's node or the serving pod's, and for a replica on any other.
+    fn find_bridge(&mut self, place: usize, node: NodeId) -> Option<(usize, NodeId)> {
         let serving = self
             .slot
             .ready()
             .filter_map(|own| own.node)
             .filter(|at| *at != node);
         let nodes: Vec<NodeId> = std::iter::once(node).chain(serving).collect();
-        let ways = self.ways.iter().enumerate();
-        let usable = ways.filter(|(_, way)| way.is_device_less() && way.ruled_out.is_none());
-        let pairs = usable.flat_map(|(bridge, _)| nodes.iter().map(move |at| (bridge, *at)));
-        pairs.into_iter().find(|(bridge, at)| {
-            let mut release = self.slot.release_on(node);
-            if *at == node {
-                release.amounts = release.amounts.minus(self.demand(*bridge).amounts);
-            }
-            self.fits(*bridge, *at, &Release::default()) && self.fits(place, node, &release)
+        let usable = |way: &Way| way.is_device_less() && way.ruled_out.is_none();
+        let bridges: Vec<usize> = (0..self.ways.len())
+            .filter(|bridge| usable(&self.ways[*bridge]))
+            .collect();
+        let pairs = bridges
+            .iter()
+            .flat_map(|bridge| nodes.iter().map(|at| (*bridge, *at)));
+        let near = pairs
+            .into_iter()
+            .find(|(bridge, at)| self.can_bridge(*bridge, *at, place, node));
+        near.or_else(|| {
+            bridges
+                .into_iter()
+                .find_map(|bridge| self.find_far_bridge(bridge, place, node))
         })
+    }
+
+    fn can_bridge(&self, bridge: usize, at: NodeId, place: usize, node: NodeId) -> bool {
+        let mut release = self.slot.release_on(node);
+        if at == node {
+            release.amounts = release.amounts.minus(self.demand(bridge).amounts);
+        }
+        self.fits(bridge, at, &Release::default()) && self.fits(place, node, &release)
+    }
+
+    fn find_far_bridge(&mut self, bridge: usize, place: usize, node: NodeId) -> Option<(usize, NodeId)> {
+        let scene = Scene {
+            index: self.index,
+            ledger: self.ledger,
+            now: self.now,
+        };
+        let terms = Terms {
+            release_own: false,
+            ..self.terms()
+        };
+        let at = self
+            .survey
+            .find(scene, self.slot, self.ways, bridge, terms)
+            .feasible?;
+        self.can_bridge(bridge, at, place, node).then_some((bridge, at))
     }
 
     fn may_become_bridge(&self, own: &OwnPod<'w>, place: usize, node: NodeId) -> bool {

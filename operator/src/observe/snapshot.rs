@@ -2,7 +2,6 @@
 
 use super::{Stores, pod};
 use crate::evidence::Evidence;
-use crate::settings::Settings;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -31,56 +30,57 @@ pub struct Snapshot {
     pub world: World,
 }
 
+/// The objects that a snapshot is made of.
+#[derive(Default)]
+pub struct Objects {
+    /// All nodes.
+    pub nodes: Vec<Arc<Node>>,
+    /// All pods.
+    pub pods: Vec<Arc<Pod>>,
+    /// All workloads.
+    pub workloads: Vec<Arc<InferenceWorkload>>,
+    /// All profiles.
+    pub profiles: Vec<Arc<HardwareProfile>>,
+    /// All inventories.
+    pub inventories: Vec<Arc<DeviceInventory>>,
+}
+
+impl From<&Stores> for Objects {
+    fn from(stores: &Stores) -> Self {
+        Self {
+            nodes: stores.nodes.state(),
+            pods: stores.pods.state(),
+            workloads: stores.workloads.state(),
+            profiles: stores.profiles.state(),
+            inventories: stores.inventories.state(),
+        }
+    }
+}
+
 impl Snapshot {
-    /// Takes a snapshot of every store.
+    /// What the planner knows of these objects.
     #[must_use]
-    pub fn take(stores: &Stores, settings: &Settings, evidence: &Evidence) -> Self {
-        let workloads: BTreeMap<_, _> = stores
-            .workloads
-            .state()
-            .into_iter()
-            .filter_map(|object| Some((key(&object)?, object)))
-            .collect();
-        let profiles: BTreeMap<_, _> = stores
-            .profiles
-            .state()
-            .into_iter()
-            .map(|object| (object.name_any(), object))
-            .collect();
-        let inventories: BTreeMap<_, _> = stores
-            .inventories
-            .state()
-            .into_iter()
-            .map(|object| (object.name_any(), object))
-            .collect();
-        let pods = stores.pods.state();
+    pub fn of(objects: Objects, runtime_image: &str, evidence: &Evidence) -> Self {
+        let Objects { nodes, pods, workloads, profiles, inventories } = objects;
+        let workloads: BTreeMap<_, _> =
+            workloads.into_iter().filter_map(|object| Some((key(&object)?, object))).collect();
+        let profiles: BTreeMap<_, _> =
+            profiles.into_iter().map(|object| (object.name_any(), object)).collect();
+        let inventories: BTreeMap<_, _> =
+            inventories.into_iter().map(|object| (object.name_any(), object)).collect();
         let world = World {
-            nodes: stores
-                .nodes
-                .state()
-                .iter()
-                .map(|node| build_node(node, &inventories))
-                .collect(),
-            profiles: profiles
-                .iter()
-                .map(|(name, profile)| (name.clone(), build_profile(profile)))
-                .collect(),
+            nodes: nodes.iter().map(|node| build_node(node, &inventories)).collect(),
+            profiles: profiles.iter().map(|(name, profile)| (name.clone(), build_profile(profile))).collect(),
             workloads: workloads
                 .iter()
-                .map(|(key, workload)| (key.clone(), build_workload(workload, settings)))
+                .map(|(key, workload)| (key.clone(), build_workload(workload, runtime_image)))
                 .collect(),
             pods: build_pods(&pods, &workloads, &inventories, evidence),
         };
-        Self {
-            workloads,
-            profiles,
-            inventories,
-            pods,
-            world,
-        }
+        Self { workloads, profiles, inventories, pods, world }
     }
 
-    /// The resource version of a pod at the time of the snapshot.
+    /// A pod as it was at the time of the snapshot.
     #[must_use]
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
         self.pods.iter().find(|pod| {
@@ -182,7 +182,7 @@ fn build_profile(profile: &HardwareProfile) -> Profile {
     }
 }
 
-fn build_workload(workload: &InferenceWorkload, settings: &Settings) -> Workload {
+fn build_workload(workload: &InferenceWorkload, runtime_image: &str) -> Workload {
     let spec = &workload.spec;
     let resources = crate::build::pod::resources(spec);
     let mut requests = Resources {
@@ -199,7 +199,7 @@ fn build_workload(workload: &InferenceWorkload, settings: &Settings) -> Workload
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         deleting: workload.metadata.deletion_timestamp.is_some(),
-        revision: revision(spec, &settings.runtime_image),
+        revision: revision(spec, runtime_image),
         mode: spec.placement.mode,
         replicas: workload.replicas(),
         nodes: spec.placement.nodes.clone(),

@@ -66,11 +66,14 @@ pub fn of_status(previous: Option<&InferenceWorkloadStatus>, next: &InferenceWor
     if let Some(degraded) = after(ConditionType::Degraded) {
         let was = before(ConditionType::Degraded);
         let was_true = was.is_some_and(is_true);
-        let same = was.is_some_and(|was| was.message == degraded.message);
-        if is_true(degraded) && !(was_true && same) {
+        // Told when it begins and when something else serves; the way back is in the condition.
+        let moved = previous.is_none_or(|status| {
+            status.summary.serving != next.summary.serving || status.summary.node != next.summary.node
+        });
+        if is_true(degraded) && next.summary.serving != "-" && (moved || !was_true) {
             let by = format!("served by {} on {}: ", next.summary.serving, next.summary.node);
             told.push(Told::new(true, "Fallback", &format!("{by}{}", degraded.message)));
-        } else if !is_true(degraded) && was_true {
+        } else if !is_true(degraded) && was_true && next.summary.serving != "-" {
             let note = format!(
                 "served by {} on {} again",
                 next.summary.serving, next.summary.node

@@ -198,6 +198,38 @@ fn where_no_bridge_fits_what_serves_is_kept() {
 }
 
 #[test]
+fn a_gap_is_not_worth_a_pod_that_serves_no_better() {
+    let mut world = cluster(1);
+    world.nodes.get_mut("edge-a").unwrap().allocatable.cpu_millis = 90;
+    world.workloads.get_mut(&key("gate")).unwrap().on_gap = OnGap::Allow;
+    let mut sim = Sim::new(world);
+    sim.converge();
+    sim.set_health("edge-a", 0, DeviceHealth::Unhealthy);
+    sim.tick();
+    assert_eq!(
+        changes(&sim),
+        [""; 0],
+        "the pod serves from its stand-in, and no other fits beside it"
+    );
+    assert_eq!(
+        sim.slot(&key("gate"), SLOT).problem.unwrap().code,
+        ReasonCode::CannotBridge
+    );
+}
+
+#[test]
+fn a_replica_may_be_bridged_from_another_node() {
+    let mut world = cluster(1);
+    world.nodes.get_mut("edge-a").unwrap().allocatable.cpu_millis = 90;
+    world.nodes.insert("edge-b".to_owned(), node(100));
+    let mut sim = Sim::new(world);
+    sim.converge();
+    gate(&mut sim).revision = "bb02".to_owned();
+    assert_eq!(story(&mut sim), ["+cpu bridge", "-npu>cpu", "+npu", "-cpu>npu"]);
+    assert_eq!(served_by(&sim), on("npu", "edge-a"));
+}
+
+#[test]
 fn where_no_device_less_variant_is_declared_nothing_can_bridge() {
     let mut sim = serving(1);
     gate(&mut sim).variants.pop();

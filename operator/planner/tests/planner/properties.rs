@@ -183,6 +183,17 @@ fn over_histories(property: impl Fn(Sim, Vec<Event>) -> Result<(), TestCaseError
     }
 }
 
+fn heal(sim: &mut Sim) {
+    sim.agents_down.clear();
+    for name in sim.world.nodes.keys().cloned().collect::<Vec<_>>() {
+        for device in 0..sim.world.nodes[&name].devices.len() {
+            sim.set_health(&name, device, DeviceHealth::Healthy);
+        }
+        let node = sim.world.nodes.get_mut(&name).unwrap();
+        (node.liveness, node.unschedulable) = (Liveness::Ready, false);
+    }
+}
+
 fn settle(sim: &mut Sim) -> Result<Plan, TestCaseError> {
     sim.try_converge()
         .map_err(|story| TestCaseError::fail(format!("it never settles: {story:#?}")))
@@ -535,7 +546,15 @@ fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
     if is_on_an_unknown_device(sim, slot) {
         return Ok(());
     }
+    // Its device is there, healthy, and not offered: its agent is down.
+    let awaits_agent = slot
+        .problem
+        .as_ref()
+        .is_some_and(|p| p.code == ReasonCode::DeviceUnhealthy);
     match &slot.target {
+        Some(_) if awaits_agent => {
+            prop_assert!(!ready.is_empty() && !sim.agents_down.is_empty(), "{slot:?}");
+        }
         Some(_) if held => prop_assert!(!ready.is_empty(), "held, and nothing serves: {slot:?}"),
         Some(target) => {
             prop_assert_eq!(
@@ -624,6 +643,7 @@ fn served_slots_keep_their_assignment_when_nothing_is_wrong() {
         for event in &events {
             happen(&mut sim, event)?;
         }
+        heal(&mut sim);
         settle(&mut sim)?;
         let newcomer = Workload {
             created: at(-50_000),
