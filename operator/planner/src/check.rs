@@ -161,6 +161,8 @@ struct Devices {
     external: bool,
     /// Devices that the agent reports.
     listed: i64,
+    /// Those of them that it tells the kubelet may be used.
+    usable: i64,
     offered: i64,
     /// Requested by others, or awaited by them.
     taken: i64,
@@ -179,7 +181,12 @@ impl Devices {
         let row = scene.ledger.extended(node, resource);
         let external = way.profile.is_some_and(|profile| profile.external);
         let released = ask.release.of_resource(resource);
-        let (listed, held_by_slot, mut healthy) = listed_devices(scene, node, way, released > 0, ask.slot);
+        let Listed {
+            listed,
+            usable,
+            held_by_slot,
+            mut healthy,
+        } = listed_devices(scene, node, way, released > 0, ask.slot);
         let wished = if ask.respect_wishes { row.wished } else { 0 };
         let others = row.requested - released;
         let taken = others + wished;
@@ -202,6 +209,7 @@ impl Devices {
             },
             external,
             listed,
+            usable,
             offered: row.allocatable,
             taken,
             free: row.allocatable - taken,
@@ -224,7 +232,7 @@ impl Devices {
         let Some(since) = self.healthy_since else {
             return Some(Reject::Unhealthy);
         };
-        if self.free < 1 && !(ask.can_wait && self.gives_back) {
+        if self.free < 1 && !(ask.can_wait && self.gives_back && self.offered < self.usable) {
             return Some(Reject::NotOffered {
                 offered: self.offered,
                 requested: self.taken,
@@ -258,31 +266,43 @@ impl Scene<'_, '_> {
     }
 }
 
-/// How many devices of the way's profile there are, how many the slot itself holds, and since
-/// when those that it could get have been healthy.
+/// The devices of a profile that a node's agent reports.
+#[derive(Default)]
+struct Listed {
+    listed: i64,
+    usable: i64,
+    held_by_slot: i64,
+    /// Since when those that the slot could get have been healthy.
+    healthy: Vec<Timestamp>,
+}
+
 fn listed_devices(
     scene: Scene<'_, '_>,
     node: NodeId,
     way: &Way<'_>,
     gives_back: bool,
     slot: (&WorkloadKey, &str),
-) -> (i64, i64, Vec<Timestamp>) {
-    let (mut listed, mut own, mut healthy) = (0, 0, Vec::new());
+) -> Listed {
+    let mut found = Listed::default();
     for (place, device) in scene.index.node(node).devices.iter().enumerate() {
         if Some(device.profile.as_str()) != way.profile_name {
             continue;
         }
-        listed += 1;
+        found.listed += 1;
+        found.usable += i64::from(matches!(
+            device.health,
+            DeviceHealth::Healthy | DeviceHealth::Degraded
+        ));
         let holder = device
             .held_by
             .as_ref()
             .filter(|_| scene.ledger.is_held(node, place));
         let is_own = holder.is_some_and(|(key, name)| key == slot.0 && name == slot.1);
-        own += i64::from(is_own);
+        found.held_by_slot += i64::from(is_own);
         let available = holder.is_none() || (is_own && gives_back);
         if available && device.health == DeviceHealth::Healthy {
-            healthy.push(device.health_since);
+            found.healthy.push(device.health_since);
         }
     }
-    (listed, own, healthy)
+    found
 }

@@ -58,7 +58,10 @@ fn check_kept<'w>(
         && crate::ways::is_accurate(ways[place].variant, slot.workload)
         && slot.workload.nodes.matches(&index.node(node).labels)
         && slot.node.is_none_or(|only| only == node);
-    let stays = fits_spec && !is_given_up(index, slot, node, now) && !is_device_unhealthy(index, slot, own);
+    let stays = fits_spec
+        && !is_given_up(index, slot, node, now)
+        && !is_overtaken(index, slot, own)
+        && !is_device_unhealthy(index, slot, own);
     stays.then_some(Kept {
         own: *own,
         node,
@@ -80,6 +83,16 @@ pub(crate) fn autonomy_end(index: &Index<'_>, slot: &Slot<'_>, node: NodeId) -> 
 
 fn is_given_up(index: &Index<'_>, slot: &Slot<'_>, node: NodeId, now: Timestamp) -> bool {
     autonomy_end(index, slot, node).is_some_and(|end| end <= now)
+}
+
+/// Its node was lost before it was ready, and the slot is served elsewhere: there is no use in
+/// waiting for it.
+fn is_overtaken(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> bool {
+    let is_lost = |own: &OwnPod| {
+        own.node
+            .is_none_or(|node| index.node(node).liveness != Liveness::Ready)
+    };
+    is_lost(own) && !own.is_ready() && slot.ready().any(|other| !is_lost(other))
 }
 
 /// Whether the slot is left alone: in mode PerNode while its node is silent or not ready, in mode

@@ -8,7 +8,7 @@ use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod};
 use crate::ledger::Ledger;
 use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, ServingPod, SlotPlan};
 use crate::slot::{Slot, find_stuck, matching_nodes, slots_of};
-use crate::steps::{Steps, Turn, delete_pod, moving};
+use crate::steps::{Means, Steps, Turn, delete_pod, moving};
 use crate::survey::Survey;
 use crate::ways::{Way, build_ways};
 use crate::world::{PodState, Workload, WorkloadKey, World};
@@ -99,9 +99,9 @@ impl<'w> Pass<'_, 'w> {
         }
         self.wake(look_again);
         let mut choice = choose(self.scene(), &slot, &ground.ways, &mut ground.survey, kept);
-        let mut steps = self.steps(&slot, ground, &choice, kept);
-        if is_held(&steps) && slot.node.is_none() {
-            (choice, steps) = self.look_elsewhere(&slot, ground, kept, choice, steps);
+        let mut steps = self.steps(&slot, ground, &choice, kept, Means::Near);
+        if steps.held {
+            (choice, steps) = self.look_elsewhere(&slot, ground, kept, choice);
         }
         self.book_wish(&slot, &ground.ways, &choice);
         if choice.target.is_none() {
@@ -119,26 +119,28 @@ impl<'w> Pass<'_, 'w> {
     }
 
     /// A replica that cannot be bridged where it is may have another node, on which the same
-    /// variant fits at once.
+    /// variant fits at once; else a bridge may be farther off, or there is none.
     fn look_elsewhere(
         &mut self,
         slot: &Slot<'w>,
         ground: &mut Ground<'w>,
         kept: Option<Kept<'w>>,
         held: Choice,
-        steps: Steps,
     ) -> (Choice, Steps) {
-        let rules = Rules {
-            release_own: false,
-            respect_wishes: !held.ignored_wishes,
-        };
-        let other = choose_by(self.scene(), slot, &ground.ways, &mut ground.survey, kept, rules);
-        let rank = |choice: &Choice| choice.target.map(|(place, _)| ground.ways[place].rank);
-        if other.target.is_none() || rank(&other) != rank(&held) {
-            return (held, steps);
+        let rank = |choice: &Choice, ground: &Ground| choice.target.map(|(place, _)| ground.ways[place].rank);
+        if slot.node.is_none() {
+            let rules = Rules {
+                release_own: false,
+                respect_wishes: !held.ignored_wishes,
+            };
+            let other = choose_by(self.scene(), slot, &ground.ways, &mut ground.survey, kept, rules);
+            if other.target.is_some() && rank(&other, ground) == rank(&held, ground) {
+                let steps = self.steps(slot, ground, &other, kept, Means::Any);
+                return (other, steps);
+            }
         }
-        let steps = self.steps(slot, ground, &other, kept);
-        (other, steps)
+        let steps = self.steps(slot, ground, &held, kept, Means::Any);
+        (held, steps)
     }
 
     fn steps(
@@ -147,6 +149,7 @@ impl<'w> Pass<'_, 'w> {
         ground: &mut Ground<'w>,
         choice: &Choice,
         kept: Option<Kept<'w>>,
+        means: Means,
     ) -> Steps {
         let on_target = kept.filter(|kept| choice.target == Some((kept.place, kept.node)));
         let turn = Turn {
@@ -157,6 +160,7 @@ impl<'w> Pass<'_, 'w> {
             ways: &ground.ways,
             survey: &mut ground.survey,
             choice,
+            means,
             steps: Steps::default(),
         };
         turn.determine(on_target)
@@ -263,13 +267,6 @@ impl<'w> Pass<'_, 'w> {
             now: self.now,
         }
     }
-}
-
-fn is_held(steps: &Steps) -> bool {
-    steps
-        .problem
-        .as_ref()
-        .is_some_and(|problem| problem.code == ReasonCode::CannotBridge)
 }
 
 /// The pod that serves the slot: one that is ready, else the best that there is.

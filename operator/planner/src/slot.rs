@@ -73,6 +73,12 @@ impl<'w> Slot<'w> {
         self.release_but(node, None)
     }
 
+    /// The same, while the bridges that serve stay.
+    pub fn release_but_bridges(&self, node: NodeId) -> Release<'w> {
+        let goes = |own: &&OwnPod<'w>| own.node == Some(node) && !(own.is_bridge() && own.is_ready());
+        Release::of(self.pods.iter().filter(goes).map(|own| own.pod))
+    }
+
     /// The same, while one pod stays.
     pub fn release_but(&self, node: NodeId, stays: Option<&str>) -> Release<'w> {
         let goes = |own: &&OwnPod<'w>| own.node == Some(node) && Some(own.name()) != stays;

@@ -21,14 +21,14 @@ use crate::check::{Scene, check};
 use crate::choose::Choice;
 use crate::explain::{self, cut};
 use crate::index::{Index, NodeId, OwnPod};
-use crate::keep::Kept;
+use crate::keep::{Kept, is_device_unhealthy};
 use crate::ledger::{Demand, Ledger, Release};
 use crate::name::pod_name;
 use crate::outcome::{Assignment, Change, PodDelete, PodPlan, Reason, ReasonCode};
 use crate::slot::Slot;
 use crate::survey::{Survey, Terms};
 use crate::ways::{Way, stand_ins};
-use crate::world::{PodState, Role};
+use crate::world::{Liveness, PodState, Role};
 use jiff::Timestamp;
 use perwatt_crds::workload::OnGap;
 
@@ -39,6 +39,17 @@ pub(crate) struct Steps {
     pub problem: Option<Reason>,
     pub changing: bool,
     pub wake_at: Option<Timestamp>,
+    /// Nothing was determined: the move cannot be bridged by the means that were allowed.
+    pub held: bool,
+}
+
+/// By what means a move may be bridged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// A bridge on the node of the target or of what serves.
+    Near,
+    /// That, or a bridge on any node, or a gap where `onGap: Allow` says so.
+    Any,
 }
 
 /// What the steps of a slot are determined from.
@@ -50,6 +61,7 @@ pub(crate) struct Turn<'a, 'w> {
     pub ways: &'a [Way<'w>],
     pub survey: &'a mut Survey,
     pub choice: &'a Choice,
+    pub means: Means,
     pub steps: Steps,
 }
 
@@ -79,13 +91,24 @@ impl<'a, 'w> Turn<'a, 'w> {
             self.delete(own, None, "the room that it waits for was taken".to_owned());
         }
         match (self.choice.target, kept) {
-            (None, _) => {}
+            (None, _) => self.give_up_dead(),
             (Some(_), Some(kept)) if kept.own.is_ready() => self.settle(&kept.own),
             (Some(_), Some(kept)) => self.wait_for(&kept.own),
             (Some((place, node)), None) => self.approach(place, node),
         }
         self.note_waiting();
         self.steps
+    }
+
+    /// Nothing may serve: a pod that its dead device keeps from being ready only holds the count
+    /// of a device that another slot could use.
+    fn give_up_dead(&mut self) {
+        let slot = self.slot;
+        for own in slot.live().filter(|own| !own.is_ready()) {
+            if is_device_unhealthy(self.index, slot, own) {
+                self.delete(own, None, "its device is dead, and it serves nothing".to_owned());
+            }
+        }
     }
 
     /// The target serves: everything else goes.
@@ -115,7 +138,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             Err(back_off) => return self.back_off(back_off, place, node),
         };
         match self.determine_room(place, node) {
-            Room::AfterAgent => self.await_agent(place, node),
+            Room::AfterAgent => self.hold_for_agent(place, node),
             Room::Now => {
                 self.create(place, node, Role::Serving, attempt);
                 self.drop_starting(None);
@@ -203,7 +226,6 @@ impl<'a, 'w> Turn<'a, 'w> {
             self.drop_starting(Some(bridge.name()));
             return self.note_cannot_start(bridge);
         }
-        self.drop_starting(None);
         match self.find_bridge(place, node) {
             Some((bridge, at)) => {
                 match next_attempt(slot, &self.ways[bridge].variant.name, Role::Bridge, self.now) {
@@ -212,8 +234,13 @@ impl<'a, 'w> Turn<'a, 'w> {
                 }
                 self.reserve(place, node);
             }
+            None if self.means == Means::Near => self.steps.held = true,
             None => self.cannot_bridge(place, node),
         }
+        for own in slot.live().filter(|own| own.is_bridge() && !own.is_ready()) {
+            self.delete(own, None, "it cannot bridge the move from where it is".to_owned());
+        }
+        self.drop_starting(None);
     }
 
     fn cannot_bridge(&mut self, place: usize, node: NodeId) {
@@ -245,7 +272,7 @@ impl<'a, 'w> Turn<'a, 'w> {
     }
 
     /// What serves holds the device that the target needs, and the kubelet does not offer it.
-    fn await_agent(&mut self, place: usize, node: NodeId) {
+    fn hold_for_agent(&mut self, place: usize, node: NodeId) {
         self.reserve(place, node);
         let (way, node) = (self.ways[place].label(), self.index.name(node));
         let message = format!(
@@ -277,11 +304,12 @@ impl<'a, 'w> Turn<'a, 'w> {
         let near = pairs
             .into_iter()
             .find(|(bridge, at)| self.can_bridge(*bridge, *at, place, node));
-        near.or_else(|| {
-            bridges
-                .into_iter()
-                .find_map(|bridge| self.find_far_bridge(bridge, place, node))
-        })
+        if near.is_some() || self.means == Means::Near {
+            return near;
+        }
+        bridges
+            .into_iter()
+            .find_map(|bridge| self.find_far_bridge(bridge, place, node))
     }
 
     fn can_bridge(&self, bridge: usize, at: NodeId, place: usize, node: NodeId) -> bool {
@@ -313,7 +341,11 @@ impl<'a, 'w> Turn<'a, 'w> {
         let known = self.ways.iter().any(|way| {
             way.is_device_less() && way.ruled_out.is_none() && way.variant.name == own.owned.variant
         });
+        let on_ready_node = own
+            .node
+            .is_some_and(|at| self.index.node(at).liveness == Liveness::Ready);
         known
+            && on_ready_node
             && !own.is_ready()
             && own.owned.profile.is_none()
             && own.owned.revision == self.slot.workload.revision

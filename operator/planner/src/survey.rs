@@ -105,24 +105,33 @@ impl Survey {
             board.catch_up(scene, slot, way, terms, &self.nodes);
             board.report(&own, &mut finding, &mut rejected);
         }
-        // Own nodes last: the first of them that will do is preferred to all others.
-        let mut preferred = None;
+        // A slot's own nodes are preferred to all others while its bridges stay where they are;
+        // where they would have to go, the others come first, else slot and bridge would chase
+        // each other from node to node.
+        let others = finding.feasible;
+        let (mut beside_bridges, mut alone) = (None, None);
         for node in own {
-            let release = if terms.release_own {
-                slot.release_on(node)
-            } else {
-                Release::default()
-            };
-            let verdict = check(scene, node, way, slot.ask(way, &release, terms));
-            match verdict.outcome {
-                Ok(_) => preferred = preferred.or(Some(node)),
-                Err(reject) => add(&mut rejected, node, reject),
+            let verdict = |release: &Release<'w>| check(scene, node, way, slot.ask(way, release, terms));
+            if !terms.release_own {
+                let found = note_own(&verdict(&Release::default()), node, &mut rejected, &mut finding);
+                beside_bridges = beside_bridges.or(found);
+                continue;
             }
-            if verdict.possible {
+            let beside = verdict(&slot.release_but_bridges(node));
+            if beside.outcome.is_ok() {
+                beside_bridges = beside_bridges.or(Some(node));
                 finding.possible = Some(node);
+            } else {
+                let found = note_own(
+                    &verdict(&slot.release_on(node)),
+                    node,
+                    &mut rejected,
+                    &mut finding,
+                );
+                alone = alone.or(found);
             }
         }
-        finding.feasible = preferred.or(finding.feasible);
+        finding.feasible = beside_bridges.or(others).or(alone);
         finding.groups = rejected.into_values().collect();
         finding
     }
@@ -221,6 +230,25 @@ impl Board {
                     until,
                 },
             );
+        }
+    }
+}
+
+/// Notes what a slot's own node can do, and returns the node where it will do.
+fn note_own(
+    verdict: &Verdict,
+    node: NodeId,
+    rejected: &mut BTreeMap<Closeness, Group>,
+    finding: &mut Finding,
+) -> Option<NodeId> {
+    if verdict.possible {
+        finding.possible = Some(node);
+    }
+    match verdict.outcome {
+        Ok(_) => Some(node),
+        Err(reject) => {
+            add(rejected, node, reject);
+            None
         }
     }
 }
