@@ -32,17 +32,19 @@ pub async fn follow(engine: Arc<Engine>, socket_dir: &Path, id: &str) {
 
 async fn watch(engine: &Engine, mut client: DeviceClient<Channel>, id: &str, back: &Notify) {
     let mut backoff = FIRST_BACKOFF;
-    let mut reachable = true;
+    let mut told = false;
     loop {
         match watch_once(engine, &mut client, id, back).await {
-            // It was there and closed: a restart, most likely.
-            Ok(()) => backoff = FIRST_BACKOFF,
-            Err(status) if reachable => {
+            Ok(()) => {
+                tracing::warn!("the node agent went away: the device's last state stays");
+                backoff = FIRST_BACKOFF;
+            }
+            Err(status) if !told => {
                 tracing::warn!(error = %status, "the node agent does not answer: the device's last state stays");
             }
             Err(_) => {}
         }
-        reachable = false;
+        told = true;
         sleep(backoff).await;
         backoff = (backoff * 2).min(LONGEST_BACKOFF);
     }

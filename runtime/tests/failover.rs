@@ -175,7 +175,9 @@ async fn a_device_that_dies_and_recovers_costs_no_request() {
     );
 
     // An agent that goes away, or knows nothing, changes nothing.
-    agent.stop().await;
+    agent.stop();
+    let away = || async { runtime.log().contains("the node agent went away") };
+    runtime.until("the runtime noticed", away).await;
     served(20).await;
     agent.set(Health::Unknown);
     agent.restart();

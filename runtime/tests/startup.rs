@@ -35,7 +35,10 @@ fn a_missing_folder_or_model_yaml() {
     refused(command(&tmp.path().join("none")), &["model folder", "none"]);
     refused(command(tmp.path()), &["model.yaml", "No such file"]);
     fs::write(tmp.path().join("model.yaml"), "schema: 1\nname: Tiny\n").unwrap();
-    refused(command(tmp.path()), &["model.yaml", "Tiny", "line 2"]);
+    refused(
+        command(tmp.path()),
+        &["model.yaml", "\"Tiny\" is not a model name"],
+    );
 }
 
 #[test]

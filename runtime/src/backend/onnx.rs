@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TValue, TVec,
-    Tensor as TractTensor, TractResult, TypedModel, TypedRunnableModel,
+    Tensor as TractTensor, TractError, TractResult, TypedModel, TypedRunnableModel,
 };
+use tract_onnx::tract_hir::infer::Factoid;
 
 /// Loads ONNX graphs.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Model for Graph {
 }
 
 /// The whole chain of causes on one line: tract names the node in one and the problem in another.
-fn refuse(what: &'static str) -> impl Fn(tract_onnx::prelude::TractError) -> BackendError {
+fn refuse(what: &'static str) -> impl Fn(TractError) -> BackendError {
     move |error| BackendError(format!("{what}: {error:#}").replace('\n', " "))
 }
 
@@ -78,11 +79,39 @@ fn check_inputs(graph: &InferenceModel, signature: &Signature) -> Result<(), Bac
 fn specialise(mut graph: InferenceModel, signature: &Signature) -> TractResult<TypedModel> {
     graph.set_input_names(signature.inputs.iter().map(|input| input.name.as_str()))?;
     for (i, input) in signature.inputs.iter().enumerate() {
+        check_input(graph.input_fact(i)?, input)?;
         let shape: Vec<usize> = input.shape.iter().map(|&n| n as usize).collect();
         graph.set_input_fact(i, InferenceFact::dt_shape(datum_type(input.datatype)?, shape))?;
     }
     graph.select_outputs_by_name(signature.outputs.iter().map(|output| output.name.as_str()))?;
     graph.into_optimized()
+}
+
+/// What the graph itself says of an input must allow what `model.yaml` says; an axis that it
+/// leaves open allows every length. Without this a graph may run on a shape it was not made for.
+fn check_input(found: &InferenceFact, declared: &TensorSpec) -> TractResult<()> {
+    let shape = found
+        .shape
+        .dims()
+        .map(|dim| dim.concretize().and_then(|n| n.to_i64().ok()));
+    let allows = |(n, found): (&u32, Option<i64>)| found.is_none_or(|found| found == i64::from(*n));
+    let is_right_rank = found.shape.is_open() || found.shape.dims().count() == declared.shape.len();
+    let datatype = datum_type(declared.datatype)?;
+    let is_right_type = found
+        .datum_type
+        .concretize()
+        .is_none_or(|found| found == datatype);
+    if is_right_type && is_right_rank && declared.shape.iter().zip(shape).all(allows) {
+        return Ok(());
+    }
+    Err(TractError::msg(format!(
+        "input {:?} of the graph is {:?} {:?}, model.yaml declares {} {:?} (context included)",
+        declared.name.as_str(),
+        found.datum_type,
+        found.shape,
+        declared.datatype.as_str(),
+        declared.shape
+    )))
 }
 
 fn check_outputs(graph: &TypedModel, signature: &Signature) -> Result<(), BackendError> {
@@ -110,7 +139,7 @@ macro_rules! conversions {
         fn datum_type(datatype: Datatype) -> TractResult<DatumType> {
             match datatype {
                 $(Datatype::$datatype => Ok(DatumType::$variant),)*
-                other => Err(tract_onnx::prelude::TractError::msg(format!(
+                other => Err(TractError::msg(format!(
                     "backend Onnx does not take {}", other.as_str()
                 ))),
             }
@@ -127,7 +156,7 @@ macro_rules! conversions {
             let plain = value.try_as_plain_ram()?;
             let data = match datatype {
                 $(Datatype::$datatype => Data::$variant(plain.as_slice::<$rust>()?.to_vec()),)*
-                other => return Err(tract_onnx::prelude::TractError::msg(other.as_str())),
+                other => return Err(TractError::msg(other.as_str())),
             };
             Ok(Tensor { shape: value.shape().to_vec(), data })
         }

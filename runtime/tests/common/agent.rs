@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -18,7 +18,8 @@ pub struct Agent {
     dir: PathBuf,
     state: watch::Sender<DeviceState>,
     pub reports: Arc<Mutex<Vec<ReportRequest>>>,
-    server: Option<JoinHandle<()>>,
+    /// A runtime of its own: with it end the server, its connections and its streams, as with a process.
+    server: Option<Runtime>,
 }
 
 struct Service {
@@ -77,30 +78,40 @@ impl Agent {
     }
 
     /// Goes away, with its socket and every stream.
-    pub async fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
-            server.abort();
-            let _ = server.await;
+            server.shutdown_background();
         }
         let _ = std::fs::remove_file(self.dir.join(SOCKET_NAME));
     }
 
     pub fn restart(&mut self) {
-        let listener = UnixListener::bind(self.dir.join(SOCKET_NAME)).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(self.dir.join(SOCKET_NAME)).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let service = Service {
             state: self.state.subscribe(),
             reports: self.reports.clone(),
         };
-        let server = tonic::transport::Server::builder().add_service(DeviceServer::new(service));
-        self.server = Some(tokio::spawn(async move {
-            server
-                .serve_with_incoming(UnixListenerStream::new(listener))
-                .await
-                .unwrap();
-        }));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.spawn(async move {
+            let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
+            let server = tonic::transport::Server::builder().add_service(DeviceServer::new(service));
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+        self.server = Some(runtime);
     }
 
     pub fn last_report(&self) -> Option<ReportRequest> {
         self.reports.lock().unwrap().last().cloned()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

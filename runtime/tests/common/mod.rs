@@ -175,7 +175,14 @@ pub fn command(folder: &Path) -> Command {
 
 /// Runs a command that is expected to end by itself.
 pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
-    let mut child = command.spawn().unwrap();
+    let mut child = loop {
+        match command.spawn() {
+            // A program that was just written, while another thread's child still holds it open.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {}
+            spawned => break spawned.unwrap(),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
     let mut stderr = child.stderr.take().unwrap();
     let reader = std::thread::spawn(move || {
         let mut text = String::new();
