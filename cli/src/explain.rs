@@ -64,15 +64,27 @@ pub enum ExplainError {
 /// # Errors
 /// When the cluster cannot be read or there is no such workload.
 pub fn run(arguments: &ExplainArgs) -> Result<String, ExplainError> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(explain(arguments))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(explain(arguments))
 }
 
 async fn explain(arguments: &ExplainArgs) -> Result<String, ExplainError> {
-    let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
+    let options = KubeConfigOptions {
+        context: arguments.context.clone(),
+        ..KubeConfigOptions::default()
+    };
     let config = Config::from_kubeconfig(&options).await?;
-    let namespace = arguments.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = arguments
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(|error| ExplainError::Client(Box::new(error)))?;
-    let key = WorkloadKey { namespace, name: arguments.workload.clone() };
+    let key = WorkloadKey {
+        namespace,
+        name: arguments.workload.clone(),
+    };
     let objects = Objects {
         nodes: list(&client).await?,
         pods: list(&client).await?,
@@ -83,7 +95,10 @@ async fn explain(arguments: &ExplainArgs) -> Result<String, ExplainError> {
     let mut snapshot = Snapshot::of(objects, "", &Evidence::default());
     // Which runtime image the operator uses is its own secret: the revision that it wrote says enough.
     for (key, workload) in &mut snapshot.world.workloads {
-        let status = snapshot.workloads.get(key).and_then(|object| object.status.as_ref());
+        let status = snapshot
+            .workloads
+            .get(key)
+            .and_then(|object| object.status.as_ref());
         if let Some(revision) = status.and_then(|status| status.revision.clone()) {
             workload.revision = revision;
         }
@@ -101,17 +116,21 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let api: Api<K> = Api::all(client.clone());
-    let listed = api.list(&ListParams::default()).await.map_err(|source| ExplainError::List {
-        kind: K::plural(&()).into_owned(),
-        source: Box::new(source),
-    })?;
+    let listed = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|source| ExplainError::List {
+            kind: K::plural(&()).into_owned(),
+            source: Box::new(source),
+        })?;
     Ok(listed.items.into_iter().map(Arc::new).collect())
 }
 
 /// The slots as text: what serves, and every candidate with what ruled it out.
 #[must_use]
 pub fn render(key: &WorkloadKey, slots: &[&SlotPlan]) -> String {
-    let mut text = format!("InferenceWorkload {key}: objective Order (variants as listed, no figures are used yet)\n");
+    let mut text =
+        format!("InferenceWorkload {key}: objective Order (variants as listed, no figures are used yet)\n");
     if slots.is_empty() {
         text.push_str("It has no slots: no node matches placement.nodes, or replicas is 0.\n");
     }
@@ -127,7 +146,12 @@ pub fn render(key: &WorkloadKey, slots: &[&SlotPlan]) -> String {
 fn render_slot(text: &mut String, slot: &SlotPlan) {
     let serving = slot.serving.as_ref().map_or_else(
         || "nothing".to_owned(),
-        |pod| format!("{} on {}, pod {}", pod.assignment.variant, pod.assignment.node, pod.name),
+        |pod| {
+            format!(
+                "{} on {}, pod {}",
+                pod.assignment.variant, pod.assignment.node, pod.name
+            )
+        },
     );
     let _ = writeln!(text, "\nSlot {}: served by {serving}", slot.slot);
     if let Some(best) = &slot.best_variant {
@@ -154,7 +178,13 @@ fn row(candidate: &Candidate) -> [String; 5] {
         None if candidate.chosen => ("chosen", ""),
         None => ("possible", "a better one was chosen"),
     };
-    [candidate.variant.clone(), or_dash(&candidate.profile), or_dash(&candidate.node), verdict.to_owned(), why.to_owned()]
+    [
+        candidate.variant.clone(),
+        or_dash(&candidate.profile),
+        or_dash(&candidate.node),
+        verdict.to_owned(),
+        why.to_owned(),
+    ]
 }
 
 #[cfg(test)]
@@ -164,7 +194,10 @@ mod tests {
 
     #[test]
     fn an_explanation_names_every_candidate_and_what_ruled_it_out() {
-        let reason = Reason { code: ReasonCode::DeviceUnhealthy, message: "chip-0 on edge-x is Unhealthy".into() };
+        let reason = Reason {
+            code: ReasonCode::DeviceUnhealthy,
+            message: "chip-0 on edge-x is Unhealthy".into(),
+        };
         let candidate = |variant: &str, rejected: Option<Reason>, chosen| Candidate {
             variant: variant.into(),
             profile: None,
@@ -173,7 +206,10 @@ mod tests {
             chosen,
         };
         let slot = SlotPlan {
-            workload: WorkloadKey { namespace: "lines".into(), name: "gate".into() },
+            workload: WorkloadKey {
+                namespace: "lines".into(),
+                name: "gate".into(),
+            },
             slot: "replica-0".into(),
             target: None,
             best_variant: Some("chip".into()),
@@ -182,10 +218,19 @@ mod tests {
             problem: None,
             offline: false,
             changing: false,
-            candidates: vec![candidate("chip", Some(reason), false), candidate("cpu", None, true)],
+            candidates: vec![
+                candidate("chip", Some(reason), false),
+                candidate("cpu", None, true),
+            ],
         };
         let text = render(&slot.workload.clone(), &[&slot]);
-        for part in ["lines/gate", "planned best: chip", "DeviceUnhealthy", "chip-0 on edge-x is Unhealthy", "chosen"] {
+        for part in [
+            "lines/gate",
+            "planned best: chip",
+            "DeviceUnhealthy",
+            "chip-0 on edge-x is Unhealthy",
+            "chosen",
+        ] {
             assert!(text.contains(part), "{part} is missing:\n{text}");
         }
     }

@@ -30,9 +30,9 @@ pub enum Command {
 /// Runs the command; an error is one message on standard error.
 pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
-        Command::Explain(arguments) => {
-            explain::run(arguments).map(|text| print!("{text}")).map_err(|e| e.to_string())
-        }
+        Command::Explain(arguments) => explain::run(arguments)
+            .map(|text| print!("{text}"))
+            .map_err(|e| e.to_string()),
         Command::Model(command) => {
             model::run(command, &mut std::io::stdout().lock()).map_err(|e| e.to_string())
         }

@@ -132,7 +132,7 @@ fn write_tensors(manifest: &Manifest, out: &mut impl Write) -> io::Result<()> {
             )?;
         }
     }
-    for sequence in &manifest.sequence {
+    if let Some(sequence) = &manifest.sequence {
         for state in &sequence.state {
             writeln!(
                 out,

@@ -45,12 +45,14 @@ pub struct SocketError {
 #[derive(Debug)]
 pub struct DeviceSocket {
     path: PathBuf,
+    connections: Connections,
     server: JoinHandle<()>,
     janitor: JoinHandle<()>,
 }
 
 impl Drop for DeviceSocket {
     fn drop(&mut self) {
+        self.connections.end_all();
         self.server.abort();
         self.janitor.abort();
         let _ = remove_socket(&self.path);
@@ -82,6 +84,7 @@ impl DeviceSocket {
         let name = id.to_owned();
         Ok(Self {
             path,
+            connections: connections.clone(),
             server: tokio::spawn(async move {
                 if let Err(error) = server.await {
                     tracing::error!(device = %name, %error, "the socket for runtimes ended");

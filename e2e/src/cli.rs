@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench;
 use crate::cluster::{Cluster, ClusterOptions, Error, NodeOptions, Result, run_forever};
 use crate::demo;
 use crate::images;
@@ -55,6 +56,11 @@ enum Action {
     },
     /// The whole story: place, serve, fail, recover. Leaves its cluster running.
     Demo,
+    /// Measure figures and write them as JSON into target/bench.
+    Bench {
+        /// Name of the figures; all where it is left out.
+        name: Option<String>,
+    },
     /// Stream a recording to a Service and print every reply as a line of JSON.
     #[command(hide = true)]
     Stream(StreamOptions),
@@ -84,6 +90,7 @@ struct Name {
 pub async fn run(arguments: Arguments) -> product::Result<()> {
     match arguments.action {
         Action::Demo => demo::run().await,
+        Action::Bench { name } => bench::run(name.as_deref()).await,
         Action::Stream(options) => stream(options).await,
         action => Ok(manage(action).await?),
     }
@@ -91,7 +98,7 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
 
 async fn manage(action: Action) -> Result<()> {
     match action {
-        Action::Demo | Action::Stream(_) => Ok(()),
+        Action::Demo | Action::Bench { .. } | Action::Stream(_) => Ok(()),
         Action::Up { cluster, nodes, port } => up(cluster.name, nodes, port).await,
         Action::Down { cluster } => down(&cluster.name).await,
         Action::Kubeconfig { cluster } => kubeconfig(&cluster.name).await,

@@ -308,11 +308,20 @@ impl Script {
     async fn emulate(&self, product: &Product<'_>, setting: &str) -> Result<u64> {
         let command = product.emulate_command(ASIC_NODE, DEVICE, setting).await?;
         self.shows(&format!("kubectl {}", command.join(" ")));
-        product.cluster.kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        product
+            .cluster
+            .kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>())
+            .await?;
         // The control file tells the very moment; kubectl comes back later.
-        let file = product.cluster.node(ASIC_NODE)?.agent_dir().join(format!("emulated/{DEVICE}/control/health"));
+        let file = product
+            .cluster
+            .node(ASIC_NODE)?
+            .agent_dir()
+            .join(format!("emulated/{DEVICE}/control/health"));
         let changed = std::fs::metadata(&file).and_then(|metadata| metadata.modified());
-        let since = changed.ok().and_then(|changed| changed.duration_since(std::time::UNIX_EPOCH).ok());
+        let since = changed
+            .ok()
+            .and_then(|changed| changed.duration_since(std::time::UNIX_EPOCH).ok());
         Ok(since.map_or_else(now, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     }
 }

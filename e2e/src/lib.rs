@@ -6,6 +6,7 @@
 //! ([`wait`]) and progress lines ([`progress`]). What does not: anything the
 //! product itself needs to run.
 
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod demo;

@@ -67,7 +67,11 @@ impl Pass {
     /// Runs one pass; returns when the next is due if nothing happens before.
     pub async fn run(&mut self) -> Duration {
         let began = Instant::now();
-        let snapshot = Snapshot::of(Objects::from(&self.stores), &self.settings.runtime_image, &self.evidence);
+        let snapshot = Snapshot::of(
+            Objects::from(&self.stores),
+            &self.settings.runtime_image,
+            &self.evidence,
+        );
         let planning = Instant::now();
         let now = Timestamp::now();
         let plan = plan(&snapshot.world, now);
@@ -177,10 +181,7 @@ impl Pass {
         // A recorder of its own for each event: one that is kept adds events of the same reason up
         // and drops the later texts, and what happened is in the text.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
-        if let Err(error) = recorder
-            .publish(&told.event(), &workload.object_ref(&()))
-            .await
-        {
+        if let Err(error) = recorder.publish(&told.event(), &workload.object_ref(&())).await {
             tracing::warn!(%error, reason = told.reason, "an event could not be written");
         }
     }

@@ -14,6 +14,7 @@ use tonic::transport::server::Connected;
 #[derive(Clone, Debug)]
 pub(super) struct Connections {
     open: Arc<watch::Sender<usize>>,
+    ended: Arc<watch::Sender<bool>>,
     most: usize,
 }
 
@@ -22,8 +23,15 @@ impl Connections {
     pub(super) fn new(most: usize) -> Self {
         Self {
             open: Arc::new(watch::Sender::new(0)),
+            ended: Arc::new(watch::Sender::new(false)),
             most,
         }
+    }
+
+    /// Ends them all: each reads as closed from now on. A server that is dropped leaves its
+    /// connections to themselves.
+    pub(super) fn end_all(&self) {
+        self.ended.send_replace(true);
     }
 
     /// Returns once none is open.
@@ -79,19 +87,42 @@ impl Stream for Incoming {
         loop {
             let (stream, _) = ready!(self.listener.poll_accept(context))?;
             if let Some(guard) = self.connections.enter() {
-                return Poll::Ready(Some(Ok(Connection {
-                    stream,
-                    _guard: guard,
-                })));
+                return Poll::Ready(Some(Ok(Connection::new(stream, guard, &self.connections))));
             }
         }
     }
 }
 
-/// A stream that is counted while it lives.
+/// A stream that is counted while it lives, and closed with its socket.
 pub(super) struct Connection {
     stream: UnixStream,
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _guard: Guard,
+}
+
+impl Connection {
+    fn new(stream: UnixStream, guard: Guard, connections: &Connections) -> Self {
+        let mut ended = connections.ended.subscribe();
+        let end = async move {
+            let _ = ended.wait_for(|ended| *ended).await;
+        };
+        Self {
+            stream,
+            end: Some(Box::pin(end)),
+            _guard: guard,
+        }
+    }
+
+    fn has_ended(&mut self, context: &mut Context<'_>) -> bool {
+        if self
+            .end
+            .as_mut()
+            .is_some_and(|end| end.as_mut().poll(context).is_ready())
+        {
+            self.end = None;
+        }
+        self.end.is_none()
+    }
 }
 
 impl Connected for Connection {
@@ -106,6 +137,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.has_ended(context) {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

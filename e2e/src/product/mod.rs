@@ -64,7 +64,8 @@ pub fn project() -> PathBuf {
 
 /// Folder that `make model` fills: the model folder and its recording.
 fn fetched() -> PathBuf {
-    std::env::var_os("PERWATT_MODEL_DIR").map_or_else(|| crate::cluster::cache().join("speech-gate"), PathBuf::from)
+    std::env::var_os("PERWATT_MODEL_DIR")
+        .map_or_else(|| crate::cluster::cache().join("speech-gate"), PathBuf::from)
 }
 
 /// Folder of the demo's model.
@@ -77,4 +78,20 @@ pub fn model_folder() -> PathBuf {
 #[must_use]
 pub fn recording() -> PathBuf {
     fetched().join("test.wav")
+}
+
+/// Pids of the processes of a program whose control group's path holds `part`: the name of a
+/// cluster's group, or a pod's uid.
+#[must_use]
+pub fn processes(program: &str, part: &str) -> Vec<i32> {
+    // The kernel keeps 15 characters of a program's name.
+    let kept = &program[..program.len().min(15)];
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_string_lossy().parse::<i32>().ok()?;
+            let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            (read("comm").trim() == kept && read("cgroup").contains(part)).then_some(pid)
+        })
+        .collect()
 }

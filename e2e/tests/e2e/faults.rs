@@ -7,33 +7,81 @@ use perwatt_e2e::product::traffic::{Traffic, tally};
 use perwatt_model::image::{ImageSpec, write_image};
 
 pub async fn device(world: &World<'_>) {
-    let report = demo::fault(&world.product, &Script::silent()).await.expect("the device fails and recovers");
+    let report = demo::fault(&world.product, &Script::silent())
+        .await
+        .expect("the device fails and recovers");
     assert_eq!(report.tally.failures, 0, "{:?}", report.tally.first_error);
-    assert!(report.tally.rate >= 30.0, "requests flow through the change: {}/s", report.tally.rate);
-    assert!(report.tally.degraded > 0, "the replies say that they are degraded");
-    assert!(report.tally.sequences_restarted > 0, "a lost state is told, not hidden");
-    let events = world.kubectl("-n audio get events -o jsonpath={range.items[*]}{.reason}{\"\\n\"}{end}").await;
+    assert!(
+        report.tally.rate >= 30.0,
+        "requests flow through the change: {}/s",
+        report.tally.rate
+    );
+    assert!(
+        report.tally.degraded > 0,
+        "the replies say that they are degraded"
+    );
+    assert!(
+        report.tally.sequences_restarted > 0,
+        "a lost state is told, not hidden"
+    );
+    let events = world
+        .kubectl("-n audio get events -o jsonpath={range.items[*]}{.reason}{\"\\n\"}{end}")
+        .await;
     for reason in ["Placed", "Serving", "Fallback", "Failback", "Removed"] {
-        assert!(events.lines().any(|line| line == reason), "event {reason} is missing among\n{events}");
+        assert!(
+            events.lines().any(|line| line == reason),
+            "event {reason} is missing among\n{events}"
+        );
     }
-    let status = world.status("as planned again", WORKLOAD, |status| settled(status, "npu")).await;
+    let status = world
+        .status("as planned again", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     assert_eq!(status.problems, vec![]);
-    assert_eq!(world.pods(WORKLOAD.0, WORKLOAD.1).await.len(), 1, "nothing is left over");
+    assert_eq!(
+        world.pods(WORKLOAD.0, WORKLOAD.1).await.len(),
+        1,
+        "nothing is left over"
+    );
 }
 
 /// One device, held by the old pod: the slot is bridged, and every request is answered.
 pub async fn revision(world: &World<'_>) {
-    let before = world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
+    let before = world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let options = demo::stream_options(world.cluster).await.expect("a service");
-    let traffic = Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
-    traffic.wait_for("an answer", 0, |_| true).await.expect("an answer");
+    let traffic =
+        Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
+    traffic
+        .wait_for("an answer", 0, |_| true)
+        .await
+        .expect("an answer");
     let patch = r#"{"spec":{"runtime":{"resources":{"requests":{"cpu":"60m","memory":"64Mi"},"limits":{"memory":"256Mi"}}}}}"#;
-    world.cluster.kubectl(&["-n", WORKLOAD.0, "patch", "inferenceworkload", WORKLOAD.1, "--type=merge", "-p", patch]).await.expect("patched");
-    let changed = |status: &InferenceWorkloadStatus| status.revision != before.revision && settled(status, "npu");
+    world
+        .cluster
+        .kubectl(&[
+            "-n",
+            WORKLOAD.0,
+            "patch",
+            "inferenceworkload",
+            WORKLOAD.1,
+            "--type=merge",
+            "-p",
+            patch,
+        ])
+        .await
+        .expect("patched");
+    let changed =
+        |status: &InferenceWorkloadStatus| status.revision != before.revision && settled(status, "npu");
     let after = world.status("the new revision serves", WORKLOAD, changed).await;
     let revision = after.revision.expect("a revision");
     let since = perwatt_e2e::product::traffic::now();
-    traffic.wait_for("an answer by the new revision", since, |reply| reply.text("revision") == revision).await.expect("an answer");
+    traffic
+        .wait_for("an answer by the new revision", since, |reply| {
+            reply.text("revision") == revision
+        })
+        .await
+        .expect("an answer");
     let counted = tally(&traffic.stop().await.expect("the client ends"));
     assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
     assert!(counted.requests > 100);
@@ -52,38 +100,61 @@ const CPU: &str = "{name: cpu, deviceLess: CPU, artifact: {path: silero_vad.onnx
 /// Applies a workload that cannot be served, and gives its status once it says so.
 async fn unserved(world: &World<'_>, name: &str, manifest: &str, reason: &str) -> InferenceWorkloadStatus {
     world.apply(manifest).await.expect("it applies");
-    let status = world.status("the status says what is wrong", ("audio", name), |status| status.summary.status == reason).await;
+    let status = world
+        .status("the status says what is wrong", ("audio", name), |status| {
+            status.summary.status == reason
+        })
+        .await;
     world.remove("audio", name).await;
     status
 }
 
 fn manifest(name: &str, image: &str, cores: &str, variant: &str) -> String {
-    WORKLOAD_OF.replace("NAME", name).replace("IMAGE", image).replace("CORES", cores).replace("VARIANT", variant)
+    WORKLOAD_OF
+        .replace("NAME", name)
+        .replace("IMAGE", image)
+        .replace("CORES", cores)
+        .replace("VARIANT", variant)
 }
 
 fn message(status: &InferenceWorkloadStatus, kind: &str) -> String {
     let found = status.conditions.iter().find(|condition| condition.type_ == kind);
-    found.map(|condition| condition.message.clone()).unwrap_or_default()
+    found
+        .map(|condition| condition.message.clone())
+        .unwrap_or_default()
 }
 
 pub async fn unknown_profile(world: &World<'_>) {
     let variant = "{name: npu, device: {profiles: [no-such-chip]}, artifact: {path: silero_vad.onnx}}";
     let text = manifest("unknown", "MODEL", "50m", variant);
     let status = unserved(world, "unknown", &text, "ProfileNotFound").await;
-    assert!(message(&status, "Stalled").contains("no-such-chip"), "{:?}", status.conditions);
+    assert!(
+        message(&status, "Stalled").contains("no-such-chip"),
+        "{:?}",
+        status.conditions
+    );
 }
 
 pub async fn no_room(world: &World<'_>) {
     let text = manifest("huge", "MODEL", "\"1000\"", CPU);
     let status = unserved(world, "huge", &text, "NoFeasibleVariant").await;
-    assert!(message(&status, "Ready").contains("CPU"), "{:?}", status.conditions);
+    assert!(
+        message(&status, "Ready").contains("CPU"),
+        "{:?}",
+        status.conditions
+    );
 }
 
+/// Nothing listens on port 1 of the node: the pull is refused at once, and stays on the node.
 pub async fn missing_image(world: &World<'_>) {
-    let image = format!("registry.invalid/none@sha256:{}", "0".repeat(64));
+    let image = format!("localhost:1/none@sha256:{}", "0".repeat(64));
     let text = manifest("missing", &image, "50m", CPU);
     let status = unserved(world, "missing", &text, "PodCannotStart").await;
-    assert!(message(&status, "Ready").contains("registry.invalid/none"), "{:?}", status.conditions);
+    assert!(
+        message(&status, "Ready").contains("localhost:1/none"),
+        "{:?}",
+        status.conditions
+    );
 }
 
 /// A model image whose file was changed after `model.yaml` was written.
@@ -119,8 +190,16 @@ pub async fn wrong_hash(world: &World<'_>) {
     world.apply(&text).await.expect("it applies");
     let says = |status: &InferenceWorkloadStatus| {
         let text = message(status, "Ready");
-        status.summary.status == "PodCannotStart" && text.contains("silero_vad.onnx") && text.contains("sha256")
+        status.summary.status == "PodCannotStart"
+            && text.contains("silero_vad.onnx")
+            && text.contains("sha256")
     };
-    world.status("the status names the file and the hashes", ("audio", "changed"), says).await;
+    world
+        .status(
+            "the status names the file and the hashes",
+            ("audio", "changed"),
+            says,
+        )
+        .await;
     world.remove("audio", "changed").await;
 }

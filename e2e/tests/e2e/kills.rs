@@ -5,26 +5,18 @@ use kube::ResourceExt;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_e2e::demo::{self, WORKLOAD};
 use perwatt_e2e::product::install::NAMESPACE;
+use perwatt_e2e::product::processes;
 use perwatt_e2e::product::traffic::{Traffic, now, tally};
 use perwatt_e2e::wait::{DEADLINE, until};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
 
 /// Kills the processes of a program inside one pod, by pid: its control group names the pod.
 fn kill(program: &str, pod_uid: &str) {
-    let mut killed = 0;
-    for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
-        // The kernel keeps 15 characters of a program's name.
-        let same_program = name.trim() == &program[..program.len().min(15)];
-        if same_program && groups.contains(pod_uid) {
-            kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
-            killed += 1;
-        }
+    let pids = processes(program, pod_uid);
+    assert!(!pids.is_empty(), "{program} runs in pod {pod_uid}");
+    for pid in pids {
+        kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
     }
-    assert!(killed > 0, "{program} runs in pod {pod_uid}");
 }
 
 async fn operator_uid(world: &World<'_>) -> String {
@@ -33,16 +25,36 @@ async fn operator_uid(world: &World<'_>) -> String {
 
 /// The operator dies while a device is dead, and the slot still moves there and back.
 pub async fn operator(world: &World<'_>) {
-    world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let options = demo::stream_options(world.cluster).await.expect("a service");
-    let traffic = Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
-    traffic.wait_for("an answer", 0, |_| true).await.expect("an answer");
+    let traffic =
+        Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
+    traffic
+        .wait_for("an answer", 0, |_| true)
+        .await
+        .expect("an answer");
     kill("perwatt-operator", &operator_uid(world).await);
-    world.product.emulate("edge-a", "asic-emulated-0", "health=Unhealthy").await.expect("the device fails");
-    world.status("the GPU serves", WORKLOAD, |status| status.summary.serving == "gpu").await;
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Unhealthy")
+        .await
+        .expect("the device fails");
+    world
+        .status("the GPU serves", WORKLOAD, |status| {
+            status.summary.serving == "gpu"
+        })
+        .await;
     kill("perwatt-operator", &operator_uid(world).await);
-    world.product.emulate("edge-a", "asic-emulated-0", "health=Healthy").await.expect("the device recovers");
-    world.status("the ASIC serves", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Healthy")
+        .await
+        .expect("the device recovers");
+    world
+        .status("the ASIC serves", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let counted = tally(&traffic.stop().await.expect("the client ends"));
     assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
     assert_eq!(world.pods(WORKLOAD.0, WORKLOAD.1).await.len(), 1, "no orphan");
@@ -50,29 +62,63 @@ pub async fn operator(world: &World<'_>) {
 
 /// The agent dies: the pod on its device stays, the device is offered again, and faults are seen again.
 pub async fn agent(world: &World<'_>) {
-    world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let before = uids(&world.pods(WORKLOAD.0, WORKLOAD.1).await);
     let name = world.product.agent("edge-a").await.expect("an agent");
-    let uid = world.kubectl(&format!("-n {NAMESPACE} get pod {name} -o jsonpath={{.metadata.uid}}")).await;
+    let uid = world
+        .kubectl(&format!(
+            "-n {NAMESPACE} get pod {name} -o jsonpath={{.metadata.uid}}"
+        ))
+        .await;
     kill("perwatt-device-plugin", &uid);
-    restarted(world, &name).await;
+    restarted(world, NAMESPACE, &name).await;
     offered(world).await;
-    world.product.emulate("edge-a", "asic-emulated-0", "health=Degraded").await.expect("the device degrades");
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Degraded")
+        .await
+        .expect("the device degrades");
     let degraded = |inventory: &perwatt_crds::DeviceInventory| {
-        inventory.status.iter().flat_map(|status| &status.devices).any(|device| device.health == DeviceHealth::Degraded)
+        inventory
+            .status
+            .iter()
+            .flat_map(|status| &status.devices)
+            .any(|device| device.health == DeviceHealth::Degraded)
     };
-    world.product.wait_for_inventory("the restarted agent sees a fault", "edge-a", degraded).await.expect("seen");
-    world.product.emulate("edge-a", "asic-emulated-0", "health=Healthy").await.expect("the device recovers");
-    world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
-    assert_eq!(uids(&world.pods(WORKLOAD.0, WORKLOAD.1).await), before, "the pod was not disturbed");
+    world
+        .product
+        .wait_for_inventory("the restarted agent sees a fault", "edge-a", degraded)
+        .await
+        .expect("seen");
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Healthy")
+        .await
+        .expect("the device recovers");
+    world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
+    assert_eq!(
+        uids(&world.pods(WORKLOAD.0, WORKLOAD.1).await),
+        before,
+        "the pod was not disturbed"
+    );
 }
 
-/// Waits until the agent's container was started again and is ready.
-async fn restarted(world: &World<'_>, pod: &str) {
+/// Waits until a pod's container was started again and is ready.
+async fn restarted(world: &World<'_>, namespace: &str, pod: &str) {
     let path = "jsonpath={.status.containerStatuses[0].restartCount}/{.status.containerStatuses[0].ready}";
     until("the container is started again", DEADLINE, || async {
-        let seen = world.kubectl(&format!("-n {NAMESPACE} get pod {pod} -o {path}")).await;
-        if !seen.starts_with("0/") && seen.ends_with("/true") { Ok(()) } else { Err(seen) }
+        let seen = world
+            .kubectl(&format!("-n {namespace} get pod {pod} -o {path}"))
+            .await;
+        if !seen.starts_with("0/") && seen.ends_with("/true") {
+            Ok(())
+        } else {
+            Err(seen)
+        }
     })
     .await
     .unwrap_or_else(|error| panic!("{error}"));
@@ -80,46 +126,102 @@ async fn restarted(world: &World<'_>, pod: &str) {
 
 /// Waits until the kubelet offers the ASIC.
 async fn offered(world: &World<'_>) {
-    until("the kubelet offers the ASIC", DEADLINE, || async {
-        let seen = world.kubectl("get node edge-a -o jsonpath={.status.allocatable.perwatt\\.dev/asic-emulated}").await;
-        if seen == "1" { Ok(()) } else { Err(format!("allocatable: {seen:?}")) }
+    offers(world, "1").await;
+}
+
+/// Waits until the kubelet offers this many ASICs.
+async fn offers(world: &World<'_>, count: &str) {
+    until("the kubelet offers the ASIC as it is", DEADLINE, || async {
+        let path = "jsonpath={.status.allocatable.perwatt\\.dev/asic-emulated}";
+        let seen = world.kubectl(&format!("get node edge-a -o {path}")).await;
+        if seen == count {
+            Ok(())
+        } else {
+            Err(format!("allocatable: {seen:?}, not {count}"))
+        }
     })
     .await
     .unwrap_or_else(|error| panic!("{error}"));
 }
 
 pub async fn kubelet(world: &World<'_>) {
-    world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let before = uids(&world.pods(WORKLOAD.0, WORKLOAD.1).await);
     let options = demo::stream_options(world.cluster).await.expect("a service");
-    let traffic = Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
-    traffic.wait_for("an answer", 0, |_| true).await.expect("an answer");
+    let traffic =
+        Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
+    traffic
+        .wait_for("an answer", 0, |_| true)
+        .await
+        .expect("an answer");
     let node = world.cluster.node("edge-a").expect("a node");
     node.kill_kubelet().await.expect("killed");
     node.start_kubelet().await.expect("started");
-    world.kubectl("wait --for=condition=Ready node/edge-a --timeout=120s").await;
+    world
+        .kubectl("wait --for=condition=Ready node/edge-a --timeout=120s")
+        .await;
     offered(world).await;
-    world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
+    assert_eq!(
+        uids(&world.pods(WORKLOAD.0, WORKLOAD.1).await),
+        before,
+        "the pod was not disturbed"
+    );
+    // The new kubelet hears of faults: the agent registered with it.
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Unhealthy")
+        .await
+        .expect("the device fails");
+    offers(world, "0").await;
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Healthy")
+        .await
+        .expect("the device recovers");
+    offered(world).await;
+    world
+        .status("served again", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let counted = tally(&traffic.stop().await.expect("the client ends"));
     assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
-    assert_eq!(uids(&world.pods(WORKLOAD.0, WORKLOAD.1).await), before, "the pod was not disturbed");
 }
 
 /// Requests in flight in a killed process are lost; the slot serves again, and nothing is doubled.
 pub async fn runtime(world: &World<'_>) {
-    world.status("served", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .status("served", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let options = demo::stream_options(world.cluster).await.expect("a service");
-    let traffic = Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
-    traffic.wait_for("an answer", 0, |_| true).await.expect("an answer");
+    let traffic =
+        Traffic::start(world.cluster.node("edge-b").expect("a node"), &options).expect("the client starts");
+    traffic
+        .wait_for("an answer", 0, |_| true)
+        .await
+        .expect("an answer");
     let pods = world.pods(WORKLOAD.0, WORKLOAD.1).await;
     let pod = pods.first().expect("a pod");
-    let killed = now();
     kill("perwatt-runtime", &pod.uid().expect("a uid"));
+    restarted(world, WORKLOAD.0, &pod.name_any()).await;
+    let restarted = now();
     let ready = |status: &perwatt_crds::InferenceWorkloadStatus| settled(status, "npu");
-    traffic.wait_for("an answer after the kill", killed + 1, |reply| reply.text("variant") == "npu").await.expect("an answer");
+    traffic
+        .wait_for("an answer after the kill", restarted, |reply| {
+            reply.text("variant") == "npu"
+        })
+        .await
+        .expect("an answer");
     world.status("served again", WORKLOAD, ready).await;
     traffic.stop().await.expect("the client ends");
-    assert_eq!(world.pods(WORKLOAD.0, WORKLOAD.1).await.len(), 1, "nothing is doubled");
+    assert_eq!(
+        world.pods(WORKLOAD.0, WORKLOAD.1).await.len(),
+        1,
+        "nothing is doubled"
+    );
 }
 
 /// The garbage collector takes pods and Service; the device is free again.

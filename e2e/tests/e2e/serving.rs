@@ -6,52 +6,60 @@ use perwatt_e2e::product::speech;
 use perwatt_e2e::product::traffic::tally;
 
 pub async fn speech(world: &World<'_>) {
-    world.product.apply_example("speech-gate", &world.model).await.expect("the example applies");
-    world.status("the ASIC serves", WORKLOAD, |status| settled(status, "npu")).await;
+    world
+        .product
+        .apply_example("speech-gate", &world.model)
+        .await
+        .expect("the example applies");
+    world
+        .status("the ASIC serves", WORKLOAD, |status| settled(status, "npu"))
+        .await;
     let replies = demo::listen(world.cluster).await.expect("the client runs");
     let counted = tally(&replies);
     assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
     assert_eq!(counted.requests, 1875, "60 s in windows of 32 ms");
     assert_eq!(counted.sequences_restarted, 0);
     for reply in &replies {
-        assert_eq!((reply.text("variant"), reply.text("device"), reply.text("node")), ("npu", "asic-emulated-0", "edge-a"));
+        assert_eq!(
+            (reply.text("variant"), reply.text("device"), reply.text("node")),
+            ("npu", "asic-emulated-0", "edge-a")
+        );
         assert!(!reply.flag("degraded"));
-        assert!(reply.text("energy_source").contains("emulated"), "{:?}", reply.parameters);
+        assert!(
+            reply.text("energy_source").contains("emulated"),
+            "{:?}",
+            reply.parameters
+        );
     }
     let probabilities: Vec<_> = replies.iter().map(|reply| reply.probability).collect();
     let segments = speech::segments(&probabilities);
     let spoken: f64 = segments.iter().map(|segment| segment.to - segment.from).sum();
-    assert!(segments.len() >= 5 && spoken > 20.0 && spoken < 58.0, "{segments:?}");
+    assert!(
+        segments.len() >= 5 && spoken > 20.0 && spoken < 58.0,
+        "{segments:?}"
+    );
 }
 
 /// What kubectl prints, kept as snapshots with what changes from run to run cut out.
 pub async fn columns(world: &World<'_>) {
-    world.status("latency and energy are known", WORKLOAD, |status| status.summary.latency_p95 != "-" && status.summary.energy != "-").await;
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("../snapshots");
-    settings.set_prepend_module_to_snapshot(false);
-    for (pattern, with) in [
-        (r"sha256:[0-9a-f]{64}", "sha256:DIGEST"),
-        (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z", "TIME"),
-        (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "UID"),
-        (r"(?m)\b([0-9]+d)?([0-9]+h)?([0-9]+m)?[0-9]+s( *)$", "AGE"),
-        (r"\b[0-9.]+(ms|us)\b", "LATENCY"),
-        (r"\b[0-9.]+[mu]?J emulated", "ENERGY emulated"),
-        (r"speech-gate-[0-9a-f]{8}-[0-9]+", "speech-gate-POD"),
-        (r"Revision:( +)[0-9a-f]{10}", "Revision:${1}REVISION"),
-        (r"\b[0-9a-f]{10}\b", "REVISION"),
-        (r"Resource Version:( +)[0-9]+", "Resource Version:${1}VERSION"),
-        (r" +\n", "\n"),
-        (r" {2,}", "  "),
-    ] {
-        settings.add_filter(pattern, with);
-    }
+    world
+        .status("latency and energy are known", WORKLOAD, |status| {
+            status.summary.latency_p95 != "-" && status.summary.energy != "-"
+        })
+        .await;
+    let settings = settings();
     for (name, arguments) in [
         ("get-inferenceworkloads", "-n audio get inferenceworkloads"),
         ("get-hardwareprofiles", "get hardwareprofiles"),
         ("get-deviceinventories", "get deviceinventories"),
-        ("describe-deviceinventory", "describe deviceinventory edge-a --show-events=false"),
-        ("describe-inferenceworkload", "-n audio describe inferenceworkload speech-gate --show-events=false"),
+        (
+            "describe-deviceinventory",
+            "describe deviceinventory edge-a --show-events=false",
+        ),
+        (
+            "describe-inferenceworkload",
+            "-n audio describe inferenceworkload speech-gate --show-events=false",
+        ),
         ("explain-variants", "explain inferenceworkload.spec.variants"),
         ("explain-status", "explain inferenceworkload.status"),
         ("explain-devices", "explain deviceinventory.status.devices"),
@@ -61,15 +69,92 @@ pub async fn columns(world: &World<'_>) {
     }
 }
 
+/// The same while the ASIC is broken: the reader sees what is wrong, and why.
+pub async fn broken(world: &World<'_>) {
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Unhealthy")
+        .await
+        .expect("the device fails");
+    let moved = |status: &perwatt_crds::InferenceWorkloadStatus| {
+        status.summary.serving == "gpu" && status.degraded_slots == 1 && !demo::changing(status)
+    };
+    world.status("the GPU serves", WORKLOAD, moved).await;
+    let freed = |inventory: &perwatt_crds::DeviceInventory| {
+        inventory
+            .status
+            .as_ref()
+            .is_some_and(|status| status.summary.serving.is_empty())
+    };
+    world
+        .product
+        .wait_for_inventory("the ASIC's pod is gone", "edge-a", freed)
+        .await
+        .expect("it goes");
+    let settings = settings();
+    for (name, arguments) in [
+        ("broken-get-inferenceworkloads", "-n audio get inferenceworkloads"),
+        ("broken-get-hardwareprofiles", "get hardwareprofiles"),
+        ("broken-get-deviceinventories", "get deviceinventories"),
+        (
+            "broken-describe-inferenceworkload",
+            "-n audio describe inferenceworkload speech-gate --show-events=false",
+        ),
+    ] {
+        let printed = world.kubectl(arguments).await;
+        settings.bind(|| insta::assert_snapshot!(name, printed));
+    }
+    let explained = explain(world, "speech-gate").await;
+    settings.bind(|| insta::assert_snapshot!("broken-perwatt-explain", explained));
+    world
+        .product
+        .emulate("edge-a", "asic-emulated-0", "health=Healthy")
+        .await
+        .expect("the device recovers");
+    world
+        .status("the ASIC serves again", WORKLOAD, |status| settled(status, "npu"))
+        .await;
+}
+
+/// What `kubectl perwatt explain` prints.
+async fn explain(world: &World<'_>, workload: &str) -> String {
+    let program = perwatt_e2e::programs::find("kubectl-perwatt").expect("it is built");
+    let output = tokio::process::Command::new(program)
+        .args(["explain", workload, "--namespace", "audio"])
+        .env("KUBECONFIG", world.cluster.kubeconfig())
+        .output()
+        .await
+        .expect("it runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 pub async fn first(world: &World<'_>) {
-    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/first/workload.yaml")).expect("it is there");
-    assert!(manifest.contains(&world.model), "examples/first/workload.yaml names {}", world.model);
+    let manifest = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/first/workload.yaml"
+    ))
+    .expect("it is there");
+    assert!(
+        manifest.contains(&world.model),
+        "examples/first/workload.yaml names {}",
+        world.model
+    );
     world.apply(&manifest).await.expect("it applies");
     let name = ("default", "speech-gate");
     // The one ASIC is taken: that is no fault, and nothing is degraded.
-    world.status("the CPU serves", name, |status| settled(status, "cpu")).await;
+    world
+        .status("the CPU serves", name, |status| settled(status, "cpu"))
+        .await;
     let decision = world.kubectl("get pods -l perwatt.dev/workload=speech-gate -o jsonpath={.items[0].metadata.annotations.perwatt\\.dev/decision}").await;
-    assert!(decision.contains("asic-emulated"), "it says why not on the ASIC: {decision}");
+    assert!(
+        decision.contains("asic-emulated"),
+        "it says why not on the ASIC: {decision}"
+    );
     world.remove(name.0, name.1).await;
 }
 
@@ -84,22 +169,94 @@ spec:
 
 pub async fn scale(world: &World<'_>) {
     let name = ("audio", "scaled");
-    world.apply(&CPU_ONLY.replace("NAME", name.1).replace("PLACEMENT", "replicas: 1")).await.expect("it applies");
-    world.status("one replica", name, |status| status.summary.ready == "1/1" && settled(status, "cpu")).await;
-    world.kubectl("-n audio scale inferenceworkload scaled --replicas=3").await;
-    world.status("three replicas", name, |status| status.summary.ready == "3/3").await;
-    world.kubectl("-n audio scale inferenceworkload scaled --replicas=1").await;
-    world.status("one replica again", name, |status| status.summary.ready == "1/1" && settled(status, "cpu")).await;
+    world
+        .apply(
+            &CPU_ONLY
+                .replace("NAME", name.1)
+                .replace("PLACEMENT", "replicas: 1"),
+        )
+        .await
+        .expect("it applies");
+    world
+        .status("one replica", name, |status| {
+            status.summary.ready == "1/1" && settled(status, "cpu")
+        })
+        .await;
+    world
+        .kubectl("-n audio scale inferenceworkload scaled --replicas=3")
+        .await;
+    world
+        .status("three replicas", name, |status| status.summary.ready == "3/3")
+        .await;
+    world
+        .kubectl("-n audio scale inferenceworkload scaled --replicas=1")
+        .await;
+    world
+        .status("one replica again", name, |status| {
+            status.summary.ready == "1/1" && settled(status, "cpu")
+        })
+        .await;
     assert_eq!(world.pods(name.0, name.1).await.len(), 1);
     world.remove(name.0, name.1).await;
 }
 
 pub async fn per_node(world: &World<'_>) {
     let name = ("audio", "everywhere");
-    world.apply(&CPU_ONLY.replace("NAME", name.1).replace("PLACEMENT", "placement: {mode: PerNode}")).await.expect("it applies");
-    let status = world.status("both nodes", name, |status| status.summary.ready == "2/2").await;
+    world
+        .apply(
+            &CPU_ONLY
+                .replace("NAME", name.1)
+                .replace("PLACEMENT", "placement: {mode: PerNode}"),
+        )
+        .await
+        .expect("it applies");
+    let status = world
+        .status("both nodes", name, |status| status.summary.ready == "2/2")
+        .await;
     assert_eq!(status.summary.node, "edge-a, edge-b");
-    let refusal = world.cluster.kubectl(&["-n", "audio", "scale", "inferenceworkload", "everywhere", "--replicas=3"]).await;
-    assert!(refusal.expect_err("PerNode has no replicas").to_string().contains("remove replicas"));
+    let refusal = world
+        .cluster
+        .kubectl(&[
+            "-n",
+            "audio",
+            "scale",
+            "inferenceworkload",
+            "everywhere",
+            "--replicas=3",
+        ])
+        .await;
+    assert!(
+        refusal
+            .expect_err("PerNode has no replicas")
+            .to_string()
+            .contains("remove replicas")
+    );
     world.remove(name.0, name.1).await;
+}
+
+/// Cuts out what changes from run to run.
+fn settings() -> insta::Settings {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    for (pattern, with) in [
+        (r"sha256:[0-9a-f]{64}", "sha256:DIGEST"),
+        (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z", "TIME"),
+        (
+            r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
+            "UID",
+        ),
+        (r"(?m)\b([0-9]+d)?([0-9]+h)?([0-9]+m)?[0-9]+s( *)$", "AGE"),
+        (r"\b[0-9.]+(ms|us)\b", "LATENCY"),
+        (r"\b[0-9.]+[mu]?J emulated", "ENERGY emulated"),
+        (r"speech-gate-[0-9a-f]{8}-[0-9]+", "speech-gate-POD"),
+        (r"Revision:( +)[0-9a-f]{10}", "Revision:${1}REVISION"),
+        (r"\b[0-9a-f]{10}\b", "REVISION"),
+        (r"Resource Version:( +)[0-9]+", "Resource Version:${1}VERSION"),
+        (r" +\n", "\n"),
+        (r" {2,}", "  "),
+    ] {
+        settings.add_filter(pattern, with);
+    }
+    settings
 }

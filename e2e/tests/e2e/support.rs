@@ -44,20 +44,30 @@ impl Steps {
 
     pub fn finish(self) {
         println!("steps: {} passed, {} failed", self.passed, self.failed.len());
-        assert!(self.failed.is_empty(), "these steps failed:\n  {}", self.failed.join("\n  "));
+        assert!(
+            self.failed.is_empty(),
+            "these steps failed:\n  {}",
+            self.failed.join("\n  ")
+        );
     }
 }
 
 impl World<'_> {
     pub async fn kubectl(&self, arguments: &str) -> String {
         let words: Vec<_> = arguments.split_whitespace().collect();
-        self.cluster.kubectl(&words).await.unwrap_or_else(|error| panic!("kubectl {arguments}: {error}"))
+        self.cluster
+            .kubectl(&words)
+            .await
+            .unwrap_or_else(|error| panic!("kubectl {arguments}: {error}"))
     }
 
     /// Applies a manifest; gives what kubectl said, or its error.
     pub async fn apply(&self, manifest: &str) -> Result<String, String> {
         let manifest = manifest.replace("MODEL", &self.model);
-        self.cluster.kubectl_with_input(&["apply", "-f", "-"], &manifest).await.map_err(|error| error.to_string())
+        self.cluster
+            .kubectl_with_input(&["apply", "-f", "-"], &manifest)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     pub async fn status(
@@ -66,7 +76,10 @@ impl World<'_> {
         workload: (&str, &str),
         wanted: impl Fn(&InferenceWorkloadStatus) -> bool,
     ) -> InferenceWorkloadStatus {
-        self.product.wait_for_status(what, workload, wanted).await.unwrap_or_else(|error| panic!("{error}"))
+        self.product
+            .wait_for_status(what, workload, wanted)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Pods of a workload that are not being deleted.
@@ -74,17 +87,31 @@ impl World<'_> {
         let api: Api<Pod> = Api::namespaced(self.cluster.client().expect("a client"), namespace);
         let ours = ListParams::default().labels(&format!("perwatt.dev/workload={workload}"));
         let pods = api.list(&ours).await.expect("pods are listed").items;
-        pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+        pods.into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .collect()
     }
 
     /// Deletes a workload and waits until its pods are gone.
     pub async fn remove(&self, namespace: &str, workload: &str) {
-        self.kubectl(&format!("-n {namespace} delete inferenceworkload {workload} --wait=true")).await;
+        self.kubectl(&format!(
+            "-n {namespace} delete inferenceworkload {workload} --wait=true"
+        ))
+        .await;
         until("no pod is left", DEADLINE, || async {
             let api: Api<Pod> = Api::namespaced(self.cluster.client().expect("a client"), namespace);
             let ours = ListParams::default().labels(&format!("perwatt.dev/workload={workload}"));
-            let left = api.list(&ours).await.map_err(|error| error.to_string())?.items.len();
-            if left == 0 { Ok(()) } else { Err(format!("{left} pods")) }
+            let left = api
+                .list(&ours)
+                .await
+                .map_err(|error| error.to_string())?
+                .items
+                .len();
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(format!("{left} pods"))
+            }
         })
         .await
         .unwrap_or_else(|error| panic!("{error}"));

@@ -1,9 +1,10 @@
 //! What should serve a slot: the best way that may be used now, and what the best would be.
 
 use crate::check::Scene;
+use crate::device::is_device_dead;
 use crate::explain;
 use crate::index::NodeId;
-use crate::keep::{Kept, is_device_unhealthy};
+use crate::keep::Kept;
 use crate::outcome::{Candidate, Reason};
 use crate::slot::Slot;
 use crate::survey::{Finding, Survey, Terms};
@@ -145,7 +146,7 @@ fn must_be_stable(scene: Scene<'_, '_>, slot: &Slot<'_>, ways: &[Way<'_>], way: 
     let mut ready = slot.ready().peekable();
     ready.peek().is_some()
         && !ready.any(|own| {
-            !is_device_unhealthy(scene.index, slot, own)
+            !is_device_dead(scene.index, slot, own, scene.now)
                 && serves_as_well(&own.owned.variant, own.owned.profile.as_deref())
         })
 }

@@ -1,11 +1,11 @@
 //! Whether a pod is still on its slot's assignment.
 
+use crate::device::is_device_dead;
 use crate::index::{Index, NodeId, OwnPod};
 use crate::slot::Slot;
 use crate::ways::Way;
-use crate::world::{Device, Liveness};
+use crate::world::Liveness;
 use jiff::Timestamp;
-use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::workload::PlacementMode;
 
 /// A pod that stays where it is, unless something better turns up.
@@ -61,7 +61,7 @@ fn check_kept<'w>(
     let stays = fits_spec
         && !is_given_up(index, slot, node, now)
         && !is_overtaken(index, slot, own)
-        && !is_device_unhealthy(index, slot, own);
+        && !is_device_dead(index, slot, own, now);
     stays.then_some(Kept {
         own: *own,
         node,
@@ -110,43 +110,4 @@ pub(crate) fn is_left_alone(index: &Index<'_>, slot: &Slot<'_>, now: Timestamp) 
 /// Whether a node's kubelet is not heard.
 pub(crate) fn is_silent(index: &Index<'_>, node: NodeId) -> bool {
     matches!(index.node(node).liveness, Liveness::Silent { .. })
-}
-
-/// Whether the inventory says that the device under a pod must not be used. Where it does not say
-/// which device that is, only if all of the profile are so. Nothing known means nothing wrong.
-pub(crate) fn is_device_unhealthy(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> bool {
-    let (Some(node), Some(profile)) = (own.node, own.owned.profile.as_deref()) else {
-        return false;
-    };
-    if index
-        .world
-        .profiles
-        .get(profile)
-        .is_none_or(|profile| profile.external)
-    {
-        return false;
-    }
-    let devices: Vec<&Device> = index
-        .node(node)
-        .devices
-        .iter()
-        .filter(|device| device.profile == profile)
-        .collect();
-    let is_unhealthy = |device: &&&Device| device.health == DeviceHealth::Unhealthy;
-    let is_own = |device: &&&Device| {
-        device
-            .held_by
-            .as_ref()
-            .is_some_and(|(key, name)| key == slot.key && *name == slot.name)
-    };
-    if !devices.iter().any(|device| is_own(&device)) {
-        return !devices.is_empty() && devices.iter().all(|device| is_unhealthy(&device));
-    }
-    // The kubelet gives no unhealthy device to a new pod: of several pods of the slot the older
-    // ones are on those that died.
-    let dead = devices.iter().filter(is_own).filter(is_unhealthy).count();
-    let beside = slot.pods.iter().filter(|other| {
-        other.node == own.node && other.owned.profile == own.owned.profile && other.pod.holds_resources
-    });
-    beside.take(dead).any(|other| other.name() == own.name())
 }

@@ -12,6 +12,7 @@ pub mod world;
 mod attempt;
 mod check;
 mod choose;
+mod device;
 mod explain;
 mod index;
 mod keep;
@@ -24,6 +25,7 @@ mod survey;
 mod ways;
 
 pub use attempt::{BACK_OFF_FIRST, BACK_OFF_LONGEST, BACK_OFF_RESET};
+pub use device::SILENT_START_PATIENCE;
 pub use name::{pod_name, slot_hash};
 pub use outcome::{Assignment, Change, Plan, Reason, SlotPlan};
 pub use pass::plan;

@@ -2,6 +2,7 @@
 
 use crate::check::Scene;
 use crate::choose::{Choice, Rules, choose, choose_by};
+use crate::device::suspicion_end;
 use crate::explain;
 use crate::index::{Index, OwnPod};
 use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod};
@@ -108,12 +109,7 @@ impl<'w> Pass<'_, 'w> {
             let has_nodes = slot.node.is_some() || ground.survey.has_nodes();
             steps.problem = Some(explain::no_feasible(&slot, &ground.ways, &choice, has_nodes));
         }
-        for at in slot
-            .live()
-            .filter_map(|own| autonomy_end(self.index, &slot, own.node?))
-        {
-            self.wake(Some(at));
-        }
+        self.wake_for_pods(&slot);
         self.wake(choice.wake_at);
         self.report(&slot, &ground.ways, &choice, kept, steps)
     }
@@ -174,12 +170,7 @@ impl<'w> Pass<'_, 'w> {
             ..Choice::default()
         };
         let node = slot.node.or_else(|| slot.live().find_map(|own| own.node));
-        for at in slot
-            .live()
-            .filter_map(|own| autonomy_end(self.index, slot, own.node?))
-        {
-            self.wake(Some(at));
-        }
+        self.wake_for_pods(slot);
         let offline = node.is_some_and(|node| is_silent(self.index, node));
         let name = node.map(|node| self.index.name(node)).unwrap_or_default();
         let problem = (!offline && slot.ready().next().is_none()).then(|| Reason {
@@ -252,6 +243,14 @@ impl<'w> Pass<'_, 'w> {
             offline: false,
             changing: steps.changing,
             candidates: choice.candidates.clone(),
+        }
+    }
+
+    /// Looks again when a pod is given up: its node too long silent, or its device dead.
+    fn wake_for_pods(&mut self, slot: &Slot<'w>) {
+        for own in slot.live() {
+            self.wake(own.node.and_then(|node| autonomy_end(self.index, slot, node)));
+            self.wake(suspicion_end(self.index, slot, own));
         }
     }
 

@@ -19,9 +19,10 @@
 use crate::attempt::{BackOff, next_attempt};
 use crate::check::{Scene, check};
 use crate::choose::Choice;
+use crate::device::is_device_dead;
 use crate::explain::{self, cut};
 use crate::index::{Index, NodeId, OwnPod};
-use crate::keep::{Kept, is_device_unhealthy};
+use crate::keep::Kept;
 use crate::ledger::{Demand, Ledger, Release};
 use crate::name::pod_name;
 use crate::outcome::{Assignment, Change, PodDelete, PodPlan, Reason, ReasonCode};
@@ -90,6 +91,8 @@ impl<'a, 'w> Turn<'a, 'w> {
         {
             self.delete(own, None, "the room that it waits for was taken".to_owned());
         }
+        let revision = &self.slot.workload.revision;
+        self.clear_failed(|own| own.owned.revision != *revision);
         match (self.choice.target, kept) {
             (None, _) => self.give_up_dead(),
             (Some(_), Some(kept)) if kept.own.is_ready() => self.settle(&kept.own),
@@ -105,7 +108,7 @@ impl<'a, 'w> Turn<'a, 'w> {
     fn give_up_dead(&mut self) {
         let slot = self.slot;
         for own in slot.live().filter(|own| !own.is_ready()) {
-            if is_device_unhealthy(self.index, slot, own) {
+            if is_device_dead(self.index, slot, own, self.now) {
                 self.delete(own, None, "its device is dead, and it serves nothing".to_owned());
             }
         }
@@ -142,8 +145,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             Room::Now => {
                 self.create(place, node, Role::Serving, attempt);
                 self.drop_starting(None);
-                let revision = &self.slot.workload.revision;
-                self.clear_failed(|own| own.owned.variant != *variant || own.owned.revision != *revision);
+                self.clear_failed(|own| own.owned.variant != *variant);
             }
             Room::AfterStopping => self.reserve(place, node),
             Room::Beside(survivor) => {
@@ -364,8 +366,13 @@ impl<'a, 'w> Turn<'a, 'w> {
 
     /// Deletes failed pods. Those that a back-off counts from stay until their successor is seen.
     fn clear_failed(&mut self, which: impl Fn(&OwnPod<'w>) -> bool) {
-        for own in self.slot.failed().filter(|own| which(own)) {
-            self.delete(own, None, "it failed".to_owned());
+        let slot = self.slot;
+        for own in slot.failed().filter(|own| which(own)) {
+            let deleted =
+                |change: &Change| matches!(change, Change::Delete(delete) if delete.uid == own.pod.uid);
+            if !self.steps.changes.iter().any(deleted) {
+                self.delete(own, None, "it failed".to_owned());
+            }
         }
     }
 

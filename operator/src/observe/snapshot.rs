@@ -61,23 +61,44 @@ impl Snapshot {
     /// What the planner knows of these objects.
     #[must_use]
     pub fn of(objects: Objects, runtime_image: &str, evidence: &Evidence) -> Self {
-        let Objects { nodes, pods, workloads, profiles, inventories } = objects;
-        let workloads: BTreeMap<_, _> =
-            workloads.into_iter().filter_map(|object| Some((key(&object)?, object))).collect();
-        let profiles: BTreeMap<_, _> =
-            profiles.into_iter().map(|object| (object.name_any(), object)).collect();
-        let inventories: BTreeMap<_, _> =
-            inventories.into_iter().map(|object| (object.name_any(), object)).collect();
+        let Objects {
+            nodes,
+            pods,
+            workloads,
+            profiles,
+            inventories,
+        } = objects;
+        let workloads: BTreeMap<_, _> = workloads
+            .into_iter()
+            .filter_map(|object| Some((key(&object)?, object)))
+            .collect();
+        let profiles: BTreeMap<_, _> = profiles
+            .into_iter()
+            .map(|object| (object.name_any(), object))
+            .collect();
+        let inventories: BTreeMap<_, _> = inventories
+            .into_iter()
+            .map(|object| (object.name_any(), object))
+            .collect();
         let world = World {
             nodes: nodes.iter().map(|node| build_node(node, &inventories)).collect(),
-            profiles: profiles.iter().map(|(name, profile)| (name.clone(), build_profile(profile))).collect(),
+            profiles: profiles
+                .iter()
+                .map(|(name, profile)| (name.clone(), build_profile(profile)))
+                .collect(),
             workloads: workloads
                 .iter()
                 .map(|(key, workload)| (key.clone(), build_workload(workload, runtime_image)))
                 .collect(),
             pods: build_pods(&pods, &workloads, &inventories, evidence),
         };
-        Self { workloads, profiles, inventories, pods, world }
+        Self {
+            workloads,
+            profiles,
+            inventories,
+            pods,
+            world,
+        }
     }
 
     /// A pod as it was at the time of the snapshot.

@@ -307,6 +307,24 @@ fn where_nobody_says_which_device_died_only_the_death_of_all_moves_a_pod() {
 }
 
 #[test]
+fn a_pod_that_never_said_which_device_it_holds_is_given_a_minute_after_one_died() {
+    let mut world = cluster(2);
+    world.workloads.get_mut(&key("gate")).unwrap().variants.pop();
+    let mut sim = Sim::new(world);
+    let plan = sim.plan();
+    sim.apply(&plan);
+    sim.tick();
+    sim.set_health("edge-a", 0, DeviceHealth::Unhealthy);
+    let died = sim.now;
+    sim.tick();
+    let plan = sim.plan();
+    assert_eq!(plan.changes, []);
+    assert_eq!(plan.wake_at, Some(died + 60.seconds()));
+    sim.converge();
+    assert_eq!(served_by(&sim), on("npu", "edge-a"));
+}
+
+#[test]
 fn a_slot_that_nothing_serves_takes_a_recovering_device_at_once() {
     let mut world = cluster(1);
     world.workloads.get_mut(&key("gate")).unwrap().variants.pop();
