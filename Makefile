@@ -43,7 +43,7 @@ test: lint unit e2e ## All that CI runs
 lint: tools
 	@tools/step "format" cargo fmt --all --check
 	@tools/step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
-	@tools/step "licences, bans and sources" cargo deny --log-level error check bans licenses sources
+	@tools/step "licences, bans and sources" tools/deny --log-level error check bans licenses sources
 
 .PHONY: unit
 unit: model

@@ -1,11 +1,21 @@
 //! The chart's custom resource definitions are those of the types.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed test says where"
+)]
+
 #[test]
 fn the_charts_definitions_are_generated_from_the_types() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/perwatt/crds");
     for (name, content) in perwatt_crds::render::files().unwrap() {
         let found = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
-        assert!(found == content, "charts/perwatt/crds/{name} differs from the types: run `make crds` and commit it");
+        assert!(
+            found == content,
+            "charts/perwatt/crds/{name} differs from the types: run `make crds` and commit it"
+        );
     }
 }
 
@@ -25,7 +35,10 @@ fn check(schema: &serde_json::Value, path: &str) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         let foreign = path.contains(".resources.");
-        assert!(foreign || property["description"].is_string(), "{path} has no description");
+        assert!(
+            foreign || property["description"].is_string(),
+            "{path} has no description"
+        );
         check(property, &path);
         check(&property["items"], &path);
     }

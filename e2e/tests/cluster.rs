@@ -1,6 +1,11 @@
 //! What the cluster in a box promises to everything that is built on it.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed test says where")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed test says where"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -171,12 +171,16 @@ pub async fn kubelet(world: &World<'_>) {
         before,
         "the pod was not disturbed"
     );
-    // The new kubelet hears of faults: the agent registered with it.
-    world
-        .product
-        .emulate("edge-a", "asic-emulated-0", "health=Unhealthy")
-        .await
-        .expect("the device fails");
+    // The new kubelet hears of faults: the agent registered with it. It serves `exec` once it knows its pods.
+    until("the kubelet serves exec", DEADLINE, || async {
+        let failed = world
+            .product
+            .emulate("edge-a", "asic-emulated-0", "health=Unhealthy")
+            .await;
+        failed.map_err(|error| error.to_string())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}"));
     offers(world, "0").await;
     world
         .product

@@ -1,7 +1,12 @@
 //! What the product promises, on one real cluster: the steps run one after the other, those
 //! that kill come last. A step that fails does not hide the next: all failures are told at the end.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a failed test says where")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed test says where"
+)]
 
 mod api;
 mod faults;

@@ -14,6 +14,7 @@ pub async fn speech(world: &World<'_>) {
     world
         .status("the ASIC serves", WORKLOAD, |status| settled(status, "npu"))
         .await;
+    world.alone(WORKLOAD.0, WORKLOAD.1).await;
     let replies = demo::listen(world.cluster).await.expect("the client runs");
     let counted = tally(&replies);
     assert_eq!(counted.failures, 0, "{:?}", counted.first_error);

@@ -92,29 +92,40 @@ impl World<'_> {
             .collect()
     }
 
+    /// Waits until a workload has one pod and none that is still draining: its replies would be counted too.
+    pub async fn alone(&self, namespace: &str, workload: &str) {
+        self.count(namespace, workload, 1).await;
+    }
+
+    /// Waits until a workload has this many pods, those included that are being deleted.
+    async fn count(&self, namespace: &str, workload: &str, wanted: usize) {
+        let ours = ListParams::default().labels(&format!("perwatt.dev/workload={workload}"));
+        let ours = &ours;
+        until("as many pods as wanted", DEADLINE, || async move {
+            let api: Api<Pod> = Api::namespaced(self.cluster.client().expect("a client"), namespace);
+            let found = api
+                .list(ours)
+                .await
+                .map_err(|error| error.to_string())?
+                .items
+                .len();
+            if found == wanted {
+                Ok(())
+            } else {
+                Err(format!("{found} pods, not {wanted}"))
+            }
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Deletes a workload and waits until its pods are gone.
     pub async fn remove(&self, namespace: &str, workload: &str) {
         self.kubectl(&format!(
             "-n {namespace} delete inferenceworkload {workload} --wait=true"
         ))
         .await;
-        until("no pod is left", DEADLINE, || async {
-            let api: Api<Pod> = Api::namespaced(self.cluster.client().expect("a client"), namespace);
-            let ours = ListParams::default().labels(&format!("perwatt.dev/workload={workload}"));
-            let left = api
-                .list(&ours)
-                .await
-                .map_err(|error| error.to_string())?
-                .items
-                .len();
-            if left == 0 {
-                Ok(())
-            } else {
-                Err(format!("{left} pods"))
-            }
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
+        self.count(namespace, workload, 0).await;
     }
 }
 

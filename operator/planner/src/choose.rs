@@ -20,8 +20,9 @@ pub(crate) struct Choice {
     pub best: Option<usize>,
     /// Why the best is not the target; none where it is.
     pub behind_best: Option<Reason>,
-    /// Where the slot waits for a device to be well: place of the way, and the node.
-    pub wish: Option<(usize, NodeId)>,
+    /// Where the slot waits for a device to be well, of its best way and of the first that
+    /// recovers: places of the ways, and the nodes.
+    pub wishes: Vec<(usize, NodeId)>,
     /// When a recovering device is trusted.
     pub wake_at: Option<Timestamp>,
     /// Every way, best first.
@@ -123,12 +124,17 @@ impl Choice {
             return self.take(place, node, scene, way);
         }
         let (reason, node) = explain::rejection(scene, way, finding);
-        if let (None, Some(possible)) = (self.best, finding.possible) {
-            self.best = Some(place);
-            self.behind_best = Some(reason.clone());
-            self.wish = Some((place, possible));
-            self.wake_at = finding.groups.iter().filter_map(|group| group.until).min();
+        let until = finding.groups.iter().filter_map(|group| group.until).min();
+        if let Some(possible) = finding.possible {
+            if self.best.is_none() {
+                self.best = Some(place);
+                self.behind_best = Some(reason.clone());
+                self.wishes.push((place, possible));
+            } else if until.is_some() && self.wake_at.is_none() {
+                self.wishes.push((place, possible));
+            }
         }
+        self.wake_at = self.wake_at.into_iter().chain(until).min();
         self.candidates.push(explain::candidate(way, node, Some(reason)));
     }
 }

@@ -104,7 +104,7 @@ impl<'w> Pass<'_, 'w> {
         if steps.held {
             (choice, steps) = self.look_elsewhere(&slot, ground, kept, choice);
         }
-        self.book_wish(&slot, &ground.ways, &choice);
+        self.book_wishes(&slot, &ground.ways, &choice);
         if choice.target.is_none() {
             let has_nodes = slot.node.is_some() || ground.survey.has_nodes();
             steps.problem = Some(explain::no_feasible(&slot, &ground.ways, &choice, has_nodes));
@@ -206,13 +206,14 @@ impl<'w> Pass<'_, 'w> {
     }
 
     /// Notes that the slot waits for a device, unless its own pod still holds one there.
-    fn book_wish(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], choice: &Choice) {
-        let Some((place, node)) = choice.wish else { return };
-        let Some(resource) = ways[place].resource() else {
-            return;
-        };
-        if slot.release_on(node).of_resource(resource) < 1 {
-            self.ledger.wish(node, resource);
+    fn book_wishes(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], choice: &Choice) {
+        for (place, node) in &choice.wishes {
+            let Some(resource) = ways[*place].resource() else {
+                continue;
+            };
+            if slot.release_on(*node).of_resource(resource) < 1 {
+                self.ledger.wish(*node, resource);
+            }
         }
     }
 

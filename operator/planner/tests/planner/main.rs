@@ -3,6 +3,13 @@
 //! [`sim`] is a small cluster: a scheduler, kubelets with their devices, runtimes that report,
 //! and an API server that refuses what the real one refuses.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed test says where"
+)]
+
 mod build;
 mod choosing;
 mod moving;

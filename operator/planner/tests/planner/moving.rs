@@ -397,6 +397,28 @@ fn a_slot_moves_to_a_better_device_elsewhere_and_comes_back() {
 }
 
 #[test]
+fn a_slot_wakes_for_the_second_best_device_while_the_best_is_dead() {
+    let mut world = cluster(1);
+    world
+        .nodes
+        .insert("edge-b".to_owned(), with_devices(node(1000), "board", 1));
+    let variants = vec![
+        on_profile("npu", "chip"),
+        on_profile("gpu", "board"),
+        on_cpu("cpu"),
+    ];
+    world.workloads.get_mut(&key("gate")).unwrap().variants = variants;
+    let mut sim = Sim::new(world);
+    sim.set_health("edge-a", 0, DeviceHealth::Unhealthy);
+    sim.set_health("edge-b", 0, DeviceHealth::Unhealthy);
+    story(&mut sim);
+    sim.set_health("edge-b", 0, DeviceHealth::Healthy);
+    assert_eq!(sim.plan().wake_at, Some(sim.now + 60.seconds()));
+    sim.converge();
+    assert_eq!(served_by(&sim), on("gpu", "edge-b"));
+}
+
+#[test]
 fn a_pod_that_answers_from_its_stand_in_survives_until_its_replacement_is_ready() {
     let mut sim = serving(1);
     sim.set_health("edge-a", 0, DeviceHealth::Unhealthy);
