@@ -20,12 +20,12 @@ demo: parts build model ## The whole story on a real two-node cluster on this ma
 	@$(BIN)/perwatt-e2e demo
 
 .PHONY: demo-down
-demo-down: ## Remove every trace of the demo's cluster
-	@cargo run -q -p perwatt-e2e -- down --name demo
+demo-down: build ## Remove every trace of the demo's cluster
+	@$(BIN)/perwatt-e2e down --name demo
 
 .PHONY: kubeconfig
-kubeconfig: ## How to reach the demo's cluster
-	@cargo run -q -p perwatt-e2e -- kubeconfig --name demo
+kubeconfig: build ## How to reach the demo's cluster
+	@$(BIN)/perwatt-e2e kubeconfig --name demo
 
 .PHONY: images
 images: build ## Pack the product's images as OCI archives, and print their names and files
@@ -51,11 +51,11 @@ unit: model
 
 .PHONY: e2e
 e2e: parts build model ## End-to-end tests on one real cluster
-	@tools/step "end-to-end tests" cargo test --locked -p perwatt-e2e --test e2e -- --ignored --nocapture --test-threads=1
+	@tools/step "end-to-end tests" cargo test --locked --workspace --test e2e -- --ignored --nocapture --test-threads=1
 
 .PHONY: e2e-full
 e2e-full: e2e ## Everything of e2e, and the cluster's own tests
-	@tools/step "cluster tests" cargo test --locked -p perwatt-e2e --test cluster -- --ignored --nocapture --test-threads=1
+	@tools/step "cluster tests" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
 
 .PHONY: bench
 bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)

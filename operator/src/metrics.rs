@@ -94,3 +94,28 @@ impl Metrics {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_documented() {
+        let docs =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+        let metrics = Metrics::default();
+        let slots =
+            SlotLabels { namespace: "lines".into(), workload: "gate".into(), state: "wanted" };
+        metrics.slots.get_or_create(&slots).set(1);
+        metrics.changes.get_or_create(&ChangeLabels { action: "create", result: "done" }).inc();
+        let text = metrics.text().unwrap();
+        let names: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        assert_eq!(names.len(), 6, "{names:?}");
+        for name in names {
+            assert!(docs.contains(&format!("`{name}`")), "docs/metrics.md does not list {name}");
+        }
+    }
+}
