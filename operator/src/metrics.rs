@@ -104,10 +104,19 @@ mod tests {
         let docs =
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
         let metrics = Metrics::default();
-        let slots =
-            SlotLabels { namespace: "lines".into(), workload: "gate".into(), state: "wanted" };
+        let slots = SlotLabels {
+            namespace: "lines".into(),
+            workload: "gate".into(),
+            state: "wanted",
+        };
         metrics.slots.get_or_create(&slots).set(1);
-        metrics.changes.get_or_create(&ChangeLabels { action: "create", result: "done" }).inc();
+        metrics
+            .changes
+            .get_or_create(&ChangeLabels {
+                action: "create",
+                result: "done",
+            })
+            .inc();
         let text = metrics.text().unwrap();
         let names: Vec<_> = text
             .lines()
@@ -115,7 +124,10 @@ mod tests {
             .collect();
         assert_eq!(names.len(), 6, "{names:?}");
         for name in names {
-            assert!(docs.contains(&format!("`{name}`")), "docs/metrics.md does not list {name}");
+            assert!(
+                docs.contains(&format!("`{name}`")),
+                "docs/metrics.md does not list {name}"
+            );
         }
     }
 }
