@@ -50,12 +50,12 @@ unit: model
 	@tools/step "unit and property tests" cargo test --locked --workspace
 
 .PHONY: e2e
-e2e: parts build model ## End-to-end tests on one real cluster
+e2e: parts build model ## End-to-end tests on real clusters
 	@tools/step "end-to-end tests" cargo test --locked --workspace --test e2e -- --ignored --nocapture --test-threads=1
+	@tools/step "tests of the cluster itself" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
 
 .PHONY: e2e-full
-e2e-full: e2e ## Everything of e2e, and the cluster's own tests
-	@tools/step "cluster tests" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
+e2e-full: e2e ## Every end-to-end test; today the same as e2e
 
 .PHONY: bench
 bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
