@@ -9,6 +9,7 @@ export CARGO_TARGET_DIR ?= $(PERWATT_CACHE)/target
 export PERWATT_MODEL_DIR ?= $(PERWATT_CACHE)/speech-gate
 BIN := $(CARGO_TARGET_DIR)/debug
 KUBECONTEXT ?=
+IMAGES ?= registry.example/perwatt
 NAME ?=
 
 .PHONY: help
@@ -32,9 +33,9 @@ images: build ## Pack the product's images as OCI archives, and print their name
 	@$(BIN)/perwatt-e2e images
 
 .PHONY: install
-install: ## Install on a cluster you have: make install KUBECONTEXT=name
+install: ## Install on a cluster you have: make install KUBECONTEXT=name IMAGES=registry/path
 	@test -n "$(KUBECONTEXT)" || { echo "make install: say which cluster: make install KUBECONTEXT=name (kubectl config get-contexts lists them)" >&2; exit 2; }
-	helm upgrade --install perwatt charts/perwatt --kube-context "$(KUBECONTEXT)" --namespace perwatt-system --create-namespace --wait
+	helm upgrade --install perwatt charts/perwatt --kube-context "$(KUBECONTEXT)" --namespace perwatt-system --create-namespace --set images.repository="$(IMAGES)" --wait
 
 .PHONY: test
 test: lint unit e2e ## All that CI runs
