@@ -73,9 +73,12 @@ fn print(text: String) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// The libraries' own lines on a watch that fails come once a second; ours come once.
+const LIBRARIES: &str = "kube_runtime=off,kube_client::client::builder=off";
+
 fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = tracing_subscriber::EnvFilter::new(format!("{LIBRARIES},{wanted}"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)

@@ -1,14 +1,15 @@
 //! Watches the API server: the node's own labels, and every HardwareProfile.
 
+use crate::backoff::Backoff;
 use crate::known::{Known, NodeFacts};
 use crate::metrics::Metrics;
-use crate::quiet::{Quiet, chain};
+use crate::quiet::{Quiet, root_cause};
 use crate::readiness::Readiness;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher as watch_all;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_all};
 use kube::{Api, Client, ResourceExt};
 use perwatt_crds::{HardwareProfile, HardwareProfileSpec};
 use std::collections::BTreeMap;
@@ -37,14 +38,14 @@ impl Watch {
     pub async fn run(self, client: Client) {
         let fields = watcher::Config::default().fields(&format!("metadata.name={}", self.node_name));
         let nodes = watch_all(Api::<PartialObjectMeta<Node>>::all(client.clone()), fields);
-        let mut nodes = pin!(nodes.default_backoff());
+        let mut nodes = pin!(patient(nodes));
         // Decoded one by one: a profile that this version cannot read must not hide the others.
         let kind = ApiResource::erase::<HardwareProfile>(&());
         let profiles = watch_all(
             Api::<DynamicObject>::all_with(client, &kind),
             watcher::Config::default(),
         );
-        let mut profiles = pin!(profiles.default_backoff());
+        let mut profiles = pin!(patient(profiles));
         let mut seen = Seen::default();
         let mut quiet = Quiet::default();
         loop {
@@ -67,7 +68,7 @@ impl Watch {
 
     fn tell_trouble(&self, error: &watcher::Error, quiet: &mut Quiet) {
         self.metrics.api_watch(false);
-        let text = format!("cannot watch the API server: {}", chain(error));
+        let text = format!("cannot watch the API server: {}", root_cause(error));
         if quiet.is_news(&text) {
             tracing::warn!("{text}; devices stay served as they are");
         }
@@ -94,6 +95,25 @@ pub fn wait_for_api_server(readiness: &Readiness) {
 /// Something is known: from the API server or from the checkpoint.
 pub fn is_known(readiness: &Readiness) {
     readiness.ready(SUBJECT);
+}
+
+/// Pauses before each further try. The library's own back-off starts anew with every try,
+/// because a watch says `Init` before it fails again.
+fn patient<K: Send + 'static>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    let start = (Box::pin(events), Backoff::default(), false);
+    futures::stream::unfold(start, |(mut events, mut backoff, failed)| async move {
+        if failed {
+            tokio::time::sleep(backoff.pause()).await;
+        }
+        let event = events.next().await?;
+        if !matches!(event, Err(_) | Ok(Event::Init)) {
+            backoff.reset();
+        }
+        let failed = event.is_err();
+        Some((event, (events, backoff, failed)))
+    })
 }
 
 /// The watch streams of kube do not end.
@@ -258,6 +278,19 @@ mod tests {
         assert_eq!(seen.known("edge-a").unwrap().profiles.len(), 1);
         seen.profile_event(Ok(Event::Delete(chip())));
         assert!(seen.known("edge-a").unwrap().profiles.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_fails_again_and_again_is_tried_ever_less_often() {
+        let failing = futures::stream::iter((0..).map(|n| match n % 2 {
+            0 => Ok(Event::<Node>::Init),
+            _ => Err(watcher::Error::NoResourceVersion),
+        }));
+        let start = std::time::Instant::now();
+        pin!(patient(failing)).take(10).collect::<Vec<_>>().await;
+        // Five failures: four pauses of which each is twice the one before, less a quarter.
+        let least = crate::constants::BACKOFF.0 * (1 + 2 + 4 + 8) * 3 / 4;
+        assert!(start.elapsed() >= least, "{:?}", start.elapsed());
     }
 
     #[test]

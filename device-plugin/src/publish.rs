@@ -6,7 +6,7 @@ use crate::inventory::{build_status, say_the_same};
 use crate::known::{Known, NodeFacts};
 use crate::metrics::{Metrics, Outcome};
 use crate::pace::Pace;
-use crate::quiet::{Quiet, chain};
+use crate::quiet::{Quiet, root_cause};
 use crate::state::{Node, Shared};
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
@@ -159,7 +159,7 @@ async fn watch_live(api: Api<DeviceInventory>, name: String, sender: Arc<watch::
         match event {
             Ok(object) => drop(sender.send_replace(object)),
             Err(error) if quiet.is_news(&error.to_string()) => {
-                tracing::warn!(error = %chain(&error), "cannot watch the DeviceInventory: it is still written");
+                tracing::warn!(error = %root_cause(&error), "cannot watch the DeviceInventory: it is still written");
             }
             Err(_) => {}
         }
@@ -184,7 +184,7 @@ impl Trouble {
     }
 
     fn pause(&mut self, error: &kube::Error) -> Duration {
-        let text = chain(error);
+        let text = root_cause(error);
         if self.quiet.is_news(&text) {
             tracing::warn!(
                 "cannot {} the DeviceInventory: {text}; trying on, the kubelet is told all the same",

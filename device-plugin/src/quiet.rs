@@ -1,35 +1,65 @@
-//! Says the same thing once, not once a second, and with its cause.
+//! Says the same thing once, not once a second, and says the cause of it.
 
-/// Remembers the last message of one subject.
+use crate::health::clip;
+use std::collections::BTreeSet;
+
+/// Different messages that one trouble may have before they are taken for news again.
+const MOST: usize = 16;
+
+/// Remembers what was said of one subject since it was well.
 #[derive(Debug, Default)]
-pub struct Quiet(Option<String>);
+pub struct Quiet(BTreeSet<String>);
 
 impl Quiet {
     /// Whether `message` is news.
     pub fn is_news(&mut self, message: &str) -> bool {
-        let news = self.0.as_deref() != Some(message);
-        if news {
-            self.0 = Some(message.to_owned());
+        if self.0.len() >= MOST {
+            self.0.clear();
         }
-        news
+        self.0.insert(message.to_owned())
     }
 
-    /// Forgets the last message; tells whether there was one.
+    /// The subject is well; tells whether it was not.
     pub fn clear(&mut self) -> bool {
-        self.0.take().is_some()
+        !std::mem::take(&mut self.0).is_empty()
     }
 }
 
-/// An error with what caused it, each said once.
-pub fn chain(error: &dyn std::error::Error) -> String {
+/// What an error comes from in the end: the libraries wrap it in layers that say little and
+/// repeat it.
+#[must_use]
+pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
+        text = cause.to_string();
         source = cause.source();
     }
-    text
+    clip(text, 300)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn troubles_that_take_turns_are_each_said_once() {
+        let mut quiet = Quiet::default();
+        assert!(quiet.is_news("a") && quiet.is_news("b"));
+        assert!(!quiet.is_news("a") && !quiet.is_news("b"));
+        assert!(quiet.clear() && !quiet.clear());
+        assert!(quiet.is_news("a"));
+    }
+
+    #[test]
+    fn the_cause_is_what_is_said() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it failed")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(
+            root_cause(&Outer(std::io::Error::other("the disk is full"))),
+            "the disk is full"
+        );
+        assert!(root_cause(&std::io::Error::other("x".repeat(1000))).len() <= 300);
+    }
 }

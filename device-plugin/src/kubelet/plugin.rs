@@ -16,7 +16,7 @@ use crate::files::{Identity, remove_socket};
 use crate::filewatch::FileWatch;
 use crate::metrics::{Metrics, Outcome};
 use crate::paths::Paths;
-use crate::quiet::{Quiet, chain};
+use crate::quiet::{Quiet, root_cause};
 use crate::readiness::Readiness;
 use crate::state::Shared;
 use hyper_util::rt::TokioIo;
@@ -227,7 +227,7 @@ impl Task {
             let channel = endpoint
                 .connect_with_connector(connector)
                 .await
-                .map_err(|error| unreachable(chain(&error)))?;
+                .map_err(|error| unreachable(root_cause(&error)))?;
             let request = RegisterRequest {
                 version: VERSION.to_owned(),
                 endpoint: Paths::plugin_endpoint(&self.profile),
