@@ -13,7 +13,7 @@ impl Backoff {
     /// The pause before the next try. Scattered by a quarter, so that a thousand nodes do not
     /// come back to their API server in the same moment.
     pub fn pause(&mut self) -> Duration {
-        self.next().mul_f64(0.75 + 0.5 * random())
+        scattered(self.next())
     }
 
     /// After a success, the next failure starts anew.
@@ -27,6 +27,12 @@ impl Backoff {
         self.0 = Some(pause);
         pause
     }
+}
+
+/// The same, longer or shorter by up to a quarter.
+#[must_use]
+pub fn scattered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + 0.5 * random())
 }
 
 /// From 0 to 1. The seed of the standard library's hash maps is random enough for a pause.

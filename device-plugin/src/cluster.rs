@@ -67,6 +67,10 @@ impl Watch {
     }
 
     fn tell_trouble(&self, error: &watcher::Error, quiet: &mut Quiet) {
+        // Every watch ends so after a while without news; the next listing mends it.
+        if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
+            return;
+        }
         self.metrics.api_watch(false);
         let text = format!("cannot watch the API server: {}", root_cause(error));
         if quiet.is_news(&text) {

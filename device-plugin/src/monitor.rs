@@ -1,5 +1,6 @@
 //! Probes one device for as long as it exists.
 
+use crate::backoff::scattered;
 use crate::constants::{POLL, PROBE_DEADLINE};
 use crate::discovery::{Found, Reading, Source};
 use crate::filewatch::FileWatch;
@@ -50,7 +51,9 @@ impl Monitor {
     /// Probes on every change, on a timer, and when a wait of the judge ends.
     pub async fn run(mut self, shared: Shared) {
         loop {
-            let wait = self.again.map_or(POLL, |again| again.min(POLL));
+            // Scattered, or a hundred devices would be probed in one moment by a hundred threads.
+            let poll = scattered(POLL);
+            let wait = self.again.map_or(poll, |again| again.min(poll));
             tokio::select! {
                 () = self.changed.notified() => {}
                 () = tokio::time::sleep(wait) => {}
