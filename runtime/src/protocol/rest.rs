@@ -1,5 +1,6 @@
 //! The protocol over HTTP.
 
+use super::body::{self, BodyError};
 use super::message::{
     ErrorBody, InferReply, InferRequest, ModelMetadata, OutputTensor, ReplyParameters, ServerMetadata,
 };
@@ -8,7 +9,7 @@ use crate::engine::{Answer, Engine, InferError};
 use crate::metrics::Refusal;
 use crate::serve::Drain;
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,10 +18,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 
-/// A client that does not send its body in this time is given up.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of JSON that one element may take: a double with sign, exponent and separators.
 const BYTES_AN_ELEMENT: usize = 32;
 /// Bytes of JSON around the elements.
@@ -164,15 +162,19 @@ async fn infer(
     State(rest): State<Shared>,
     path: Path<ModelPath>,
     headers: HeaderMap,
-    body: Body,
+    mut body: Body,
 ) -> Response {
     let result = async {
         rest.find_model(&path)?;
         rest.check_headers(&headers)?;
-        let (body, _memory) = rest.read_body(&headers, body).await?;
-        rest.answer(&body, Instant::now()).await
+        let (content, _memory) = rest.read_body(&headers, &mut body).await?;
+        rest.answer(&content, Instant::now()).await
     };
-    result.await.unwrap_or_else(Refused::into_response)
+    let result = result.await;
+    result.unwrap_or_else(|refused| {
+        body::discard(body, &headers);
+        refused.into_response()
+    })
 }
 
 impl Rest {
@@ -221,36 +223,33 @@ impl Rest {
         Ok(())
     }
 
-    /// Reads a body of bounded size, in bounded time, within the memory that all bodies share.
+    /// Reads a body within the memory that all bodies share.
     async fn read_body(
         &self,
         headers: &HeaderMap,
-        body: Body,
-    ) -> Result<(Bytes, SemaphorePermit<'_>), Refused> {
-        let declared = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        let size = declared.unwrap_or(self.body_limit);
-        let too_large = || {
-            let message = format!(
-                "the body is larger than {} bytes, more than this model's inputs need",
-                self.body_limit
-            );
-            self.refuse(StatusCode::PAYLOAD_TOO_LARGE, message)
-        };
-        if size > self.body_limit {
-            return Err(too_large());
-        }
+        body: &mut Body,
+    ) -> Result<(Vec<u8>, SemaphorePermit<'_>), Refused> {
+        let declared = body::declared_length(headers);
+        let size = declared.unwrap_or(self.body_limit).min(self.body_limit);
         let permits = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
         let Ok(memory) = self.bodies.try_acquire_many(permits) else {
             self.engine.metrics.count_error(Refusal::Overloaded);
             return Err(InferError::Overloaded.into());
         };
-        match timeout(BODY_TIMEOUT, to_bytes(body, self.body_limit)).await {
-            Ok(Ok(bytes)) => Ok((bytes, memory)),
-            Ok(Err(problem)) if is_too_large(&problem) => Err(too_large()),
-            Ok(Err(_)) => Err(self.refuse(StatusCode::BAD_REQUEST, "the body ended before it was whole")),
-            Err(_) => Err(self.refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+        let read = body::read(body, self.body_limit, declared).await;
+        let content = read.map_err(|problem| self.refuse_body(problem))?;
+        Ok((content, memory))
+    }
+
+    fn refuse_body(&self, problem: BodyError) -> Refused {
+        let limit = self.body_limit;
+        match problem {
+            BodyError::TooLarge => self.refuse(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {limit} bytes, more than this model's inputs need"),
+            ),
+            BodyError::Broken => self.refuse(StatusCode::BAD_REQUEST, "the body ended before it was whole"),
+            BodyError::Slow => self.refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
         }
     }
 
@@ -312,15 +311,4 @@ impl Rest {
             energy_source: answer.energy.as_ref().map(crate::energy::Energy::label),
         }
     }
-}
-
-fn is_too_large(problem: &axum::Error) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(problem);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
