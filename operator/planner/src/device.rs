@@ -51,8 +51,9 @@ fn determine(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> Verdict {
             .as_ref()
             .is_some_and(|(key, name)| key == slot.key && *name == slot.name)
     };
-    if !devices.iter().copied().any(|device| is_own(&device)) {
-        return determine_unclaimed(&devices, own);
+    let claims = devices.iter().copied().filter(is_own).count();
+    if claims == 0 && !devices.is_empty() && devices.iter().all(is_unhealthy) {
+        return Verdict::Dead;
     }
     let dead = devices
         .iter()
@@ -65,11 +66,16 @@ fn determine(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> Verdict {
     });
     let mut beside: Vec<_> = beside.collect();
     beside.sort_by_key(|other| !shows_it(slot, other));
-    let is_among = beside
-        .into_iter()
-        .take(dead)
-        .any(|other| other.name() == own.name());
-    if is_among { Verdict::Dead } else { Verdict::Fine }
+    let all_claimed = claims >= beside.len();
+    let mut on_dead = beside.into_iter().take(dead);
+    if on_dead.any(|other| other.name() == own.name()) {
+        return Verdict::Dead;
+    }
+    if all_claimed {
+        Verdict::Fine
+    } else {
+        determine_unclaimed(&devices, own)
+    }
 }
 
 /// Whether a pod behaves as one whose device is dead. Of several pods of a slot that behave alike
@@ -83,12 +89,9 @@ fn shows_it(slot: &Slot<'_>, own: &OwnPod<'_>) -> bool {
     fell_back || (!own.is_ready() && stand_ins(slot.workload, &own.owned.variant).is_empty())
 }
 
-/// No runtime says which device the slot holds: it is dead if all are. A pod that is not ready
-/// since one died after it was made is given some time.
+/// No runtime says which device the pod holds. One that is not ready since a device died after it
+/// was made is given some time.
 fn determine_unclaimed(devices: &[&Device], own: &OwnPod<'_>) -> Verdict {
-    if !devices.is_empty() && devices.iter().all(is_unhealthy) {
-        return Verdict::Dead;
-    }
     let may_be_under = |device: &&&Device| {
         is_unhealthy(device) && device.held_by.is_none() && device.health_since > own.owned.created
     };
