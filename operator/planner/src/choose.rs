@@ -52,7 +52,7 @@ pub(crate) fn choose<'w>(
     scene: Scene<'_, 'w>,
     slot: &Slot<'w>,
     ways: &[Way<'w>],
-    survey: &mut Survey,
+    survey: &mut Survey<'w>,
     kept: Option<Kept<'w>>,
 ) -> Choice {
     let choice = choose_by(scene, slot, ways, survey, kept, Rules::USUAL);
@@ -80,7 +80,7 @@ pub(crate) fn choose_by<'w>(
     scene: Scene<'_, 'w>,
     slot: &Slot<'w>,
     ways: &[Way<'w>],
-    survey: &mut Survey,
+    survey: &mut Survey<'w>,
     kept: Option<Kept<'w>>,
     rules: Rules,
 ) -> Choice {

@@ -9,7 +9,7 @@ use crate::world::{Node, Pod, Resources};
 use std::collections::BTreeMap;
 
 /// CPU, memory and pod places.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Amounts {
     pub cpu_millis: i64,
     pub memory_bytes: i64,

@@ -10,6 +10,8 @@ pub mod revision;
 pub mod world;
 
 mod attempt;
+mod board;
+mod bridge;
 mod check;
 mod choose;
 mod device;

@@ -8,13 +8,12 @@ use crate::index::{Index, OwnPod};
 use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod};
 use crate::ledger::Ledger;
 use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, ServingPod, SlotPlan};
-use crate::slot::{Slot, find_stuck, matching_nodes, slots_of};
+use crate::slot::{Slot, find_stuck, slots_of};
 use crate::steps::{Means, Steps, Turn, delete_pod, moving};
 use crate::survey::Survey;
 use crate::ways::{Way, build_ways};
 use crate::world::{PodState, Workload, WorkloadKey, World};
 use jiff::Timestamp;
-use perwatt_crds::workload::PlacementMode;
 use std::collections::BTreeSet;
 
 /// Plans for the whole cluster: what should serve each slot, and the next safe steps.
@@ -27,6 +26,7 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut pass = Pass {
         ledger: Ledger::new(&index),
         index: &index,
+        survey: Survey::default(),
         now,
         plan: Plan::default(),
     };
@@ -41,14 +41,12 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     }
     waiting.sort_by_key(|(settled, age, slot)| (*settled, *age, slot.ordinal));
     let mut planned = Vec::with_capacity(waiting.len());
-    let mut ground: Option<(usize, Ground)> = None;
+    let ways: Vec<_> = workloads
+        .iter()
+        .map(|(_, workload)| build_ways(world, workload))
+        .collect();
     for (_, age, slot) in waiting {
-        let (_, ground) = match ground.take() {
-            Some(same) if same.0 == age => ground.insert(same),
-            _ => ground.insert((age, Ground::new(&index, slot.workload))),
-        };
-        let ordinal = slot.ordinal;
-        planned.push((slot.key, ordinal, pass.plan_slot(slot, ground)));
+        planned.push((slot.key, slot.ordinal, pass.plan_slot(slot, &ways[age])));
     }
     planned.sort_by_key(|(key, ordinal, _)| (*key, *ordinal));
     pass.plan.slots = planned.into_iter().map(|(_, _, slot)| slot).collect();
@@ -62,56 +60,38 @@ fn by_age(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
     workloads
 }
 
-/// What the slots of one workload have in common.
-struct Ground<'w> {
-    ways: Vec<Way<'w>>,
-    survey: Survey,
-}
-
-impl<'w> Ground<'w> {
-    fn new(index: &Index<'w>, workload: &'w Workload) -> Self {
-        let nodes = match workload.mode {
-            PlacementMode::Replicas => matching_nodes(index, workload),
-            PlacementMode::PerNode => Vec::new(),
-        };
-        Self {
-            ways: build_ways(index.world, workload),
-            survey: Survey::new(nodes),
-        }
-    }
-}
-
 struct Pass<'a, 'w> {
     index: &'a Index<'w>,
     ledger: Ledger<'w>,
+    survey: Survey<'w>,
     now: Timestamp,
     plan: Plan,
 }
 
 impl<'w> Pass<'_, 'w> {
-    fn plan_slot(&mut self, mut slot: Slot<'w>, ground: &mut Ground<'w>) -> SlotPlan {
+    fn plan_slot(&mut self, mut slot: Slot<'w>, ways: &[Way<'w>]) -> SlotPlan {
         if slot.workload.deleting {
-            return self.report(&slot, &ground.ways, &Choice::default(), None, Steps::default());
+            return self.report(&slot, ways, &Choice::default(), None, Steps::default());
         }
         let look_again = find_stuck(&mut slot, self.index, &self.ledger, self.now);
-        let kept = kept_pod(self.index, &slot, &ground.ways, self.now);
+        let kept = kept_pod(self.index, &slot, ways, self.now);
         if is_left_alone(self.index, &slot, self.now) {
-            return self.leave_alone(&slot, ground, kept);
+            return self.leave_alone(&slot, ways, kept);
         }
         self.wake(look_again);
-        let mut choice = choose(self.scene(), &slot, &ground.ways, &mut ground.survey, kept);
-        let mut steps = self.steps(&slot, ground, &choice, kept, Means::Near);
+        let mut choice = self.choose(&slot, ways, kept, None);
+        let mut steps = self.steps(&slot, ways, &choice, kept, Means::Near);
         if steps.held {
-            (choice, steps) = self.look_elsewhere(&slot, ground, kept, choice);
+            (choice, steps) = self.look_elsewhere(&slot, ways, kept, choice);
         }
-        self.book_wishes(&slot, &ground.ways, &choice);
+        self.book_wishes(&slot, ways, &choice);
         if choice.target.is_none() {
-            let has_nodes = slot.node.is_some() || ground.survey.has_nodes();
-            steps.problem = Some(explain::no_feasible(&slot, &ground.ways, &choice, has_nodes));
+            let has_nodes = slot.node.is_some() || !self.survey.nodes(self.index, slot.workload).is_empty();
+            steps.problem = Some(explain::no_feasible(&slot, ways, &choice, has_nodes));
         }
         self.wake_for_pods(&slot);
         self.wake(choice.wake_at);
-        self.report(&slot, &ground.ways, &choice, kept, steps)
+        self.report(&slot, ways, &choice, kept, steps)
     }
 
     /// A replica that cannot be bridged where it is may have another node, on which the same
@@ -119,30 +99,30 @@ impl<'w> Pass<'_, 'w> {
     fn look_elsewhere(
         &mut self,
         slot: &Slot<'w>,
-        ground: &mut Ground<'w>,
+        ways: &[Way<'w>],
         kept: Option<Kept<'w>>,
         held: Choice,
     ) -> (Choice, Steps) {
-        let rank = |choice: &Choice, ground: &Ground| choice.target.map(|(place, _)| ground.ways[place].rank);
+        let rank = |choice: &Choice| choice.target.map(|(place, _)| ways[place].rank);
         if slot.node.is_none() {
             let rules = Rules {
                 release_own: false,
                 respect_wishes: !held.ignored_wishes,
             };
-            let other = choose_by(self.scene(), slot, &ground.ways, &mut ground.survey, kept, rules);
-            if other.target.is_some() && rank(&other, ground) == rank(&held, ground) {
-                let steps = self.steps(slot, ground, &other, kept, Means::Any);
+            let other = self.choose(slot, ways, kept, Some(rules));
+            if other.target.is_some() && rank(&other) == rank(&held) {
+                let steps = self.steps(slot, ways, &other, kept, Means::Any);
                 return (other, steps);
             }
         }
-        let steps = self.steps(slot, ground, &held, kept, Means::Any);
+        let steps = self.steps(slot, ways, &held, kept, Means::Any);
         (held, steps)
     }
 
     fn steps(
         &mut self,
         slot: &Slot<'w>,
-        ground: &mut Ground<'w>,
+        ways: &[Way<'w>],
         choice: &Choice,
         kept: Option<Kept<'w>>,
         means: Means,
@@ -153,8 +133,8 @@ impl<'w> Pass<'_, 'w> {
             ledger: &mut self.ledger,
             now: self.now,
             slot,
-            ways: &ground.ways,
-            survey: &mut ground.survey,
+            ways,
+            survey: &mut self.survey,
             choice,
             means,
             steps: Steps::default(),
@@ -163,7 +143,7 @@ impl<'w> Pass<'_, 'w> {
     }
 
     /// The slot's node is silent or not ready: nothing is changed, and nothing else is blamed.
-    fn leave_alone(&mut self, slot: &Slot<'w>, ground: &Ground<'w>, kept: Option<Kept<'w>>) -> SlotPlan {
+    fn leave_alone(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], kept: Option<Kept<'w>>) -> SlotPlan {
         let choice = Choice {
             target: kept.map(|kept| (kept.place, kept.node)),
             best: kept.map(|kept| kept.place),
@@ -181,7 +161,7 @@ impl<'w> Pass<'_, 'w> {
             problem,
             ..Steps::default()
         };
-        let report = self.report(slot, &ground.ways, &choice, kept, steps);
+        let report = self.report(slot, ways, &choice, kept, steps);
         let degraded = if offline { None } else { report.degraded };
         SlotPlan {
             offline,
@@ -260,11 +240,21 @@ impl<'w> Pass<'_, 'w> {
         self.plan.wake_at = self.plan.wake_at.into_iter().chain(future).min();
     }
 
-    fn scene(&self) -> Scene<'_, 'w> {
-        Scene {
+    fn choose(
+        &mut self,
+        slot: &Slot<'w>,
+        ways: &[Way<'w>],
+        kept: Option<Kept<'w>>,
+        rules: Option<Rules>,
+    ) -> Choice {
+        let scene = Scene {
             index: self.index,
             ledger: &self.ledger,
             now: self.now,
+        };
+        match rules {
+            None => choose(scene, slot, ways, &mut self.survey, kept),
+            Some(rules) => choose_by(scene, slot, ways, &mut self.survey, kept, rules),
         }
     }
 }

@@ -1,20 +1,26 @@
 //! Which of a workload's nodes can serve a slot in one way: the best, and what rules out the rest.
 //!
-//! The replicas of a workload ask the same of the same nodes, so what was found for one is kept
-//! for the next; nodes that were booked in between are looked at again. A slot's own nodes are
+//! Slots ask the same of the same nodes, so what was found for one is kept for the next (a
+//! [`Board`]); nodes that were booked in between are looked at again. A slot's own nodes are
 //! looked at for the slot alone, since its own pods there give way.
 
-use crate::check::{Ask, Reject, Scene, Score, Verdict, check};
-use crate::index::NodeId;
-use crate::ledger::{Demand, Release};
+use crate::board::Board;
+use crate::check::{Ask, Reject, Scene, Verdict, check};
+use crate::index::{Index, NodeId};
+use crate::ledger::{Amounts, Demand, Release};
 use crate::outcome::ReasonCode;
-use crate::slot::Slot;
+use crate::slot::{Slot, matching_nodes};
 use crate::ways::Way;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::world::Workload;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How many nodes a reason names.
 pub(crate) const NAMED_NODES: usize = 3;
+
+/// How many boards are kept at once: each remembers every node.
+const MANY_BOARDS: usize = 64;
 
 /// What is asked of every node alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,42 +52,43 @@ pub(crate) struct Group {
     /// The first few of them.
     pub first: Vec<(NodeId, Reject)>,
     /// When the first of the recovering devices is trusted.
-    pub until: Option<jiff::Timestamp>,
+    pub until: Option<Timestamp>,
 }
 
-/// The nodes of a workload, and what was found on them so far.
-pub(crate) struct Survey {
-    nodes: Vec<NodeId>,
-    cached: BTreeMap<(usize, Terms), Board>,
-}
-
+/// What was found so far on the nodes that workloads may use.
 #[derive(Default)]
-struct Board {
-    verdicts: BTreeMap<NodeId, Verdict>,
-    feasible: BTreeSet<(Score, NodeId)>,
-    possible: BTreeSet<NodeId>,
-    rejected: BTreeMap<Closeness, BTreeSet<NodeId>>,
-    caught_up: usize,
+pub(crate) struct Survey<'w> {
+    nodes: BTreeMap<&'w Labels, Vec<NodeId>>,
+    boards: BTreeMap<Question<'w>, Board>,
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// What is asked of every node alike, whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Question<'w> {
+    nodes: &'w Labels,
+    amounts: Amounts,
+    profile: Option<&'w str>,
+    stable_for: Duration,
+    respect_wishes: bool,
 }
 
 /// Order of groups: closest to serving first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Closeness(u8, ReasonCode);
+pub(crate) struct Closeness(u8, pub ReasonCode);
 
-impl Survey {
-    pub fn new(nodes: Vec<NodeId>) -> Self {
-        Self {
-            nodes,
-            cached: BTreeMap::new(),
-        }
-    }
-
-    pub fn has_nodes(&self) -> bool {
-        !self.nodes.is_empty()
+impl<'w> Survey<'w> {
+    /// The nodes that may serve a workload, in order of name.
+    pub fn nodes(&mut self, index: &Index<'w>, workload: &'w Workload) -> &[NodeId] {
+        let labels = &workload.nodes.match_labels;
+        self.nodes
+            .entry(labels)
+            .or_insert_with(|| matching_nodes(index, workload))
     }
 
     /// Looks for a node that can serve `slot` in the way `ways[place]`.
-    pub fn find<'w>(
+    pub fn find(
         &mut self,
         scene: Scene<'_, 'w>,
         slot: &Slot<'w>,
@@ -90,19 +97,16 @@ impl Survey {
         terms: Terms,
     ) -> Finding {
         let way = &ways[place];
-        let own: Vec<NodeId> = match slot.node {
+        let mut own: Vec<NodeId> = match slot.node {
             Some(node) => vec![node],
-            None => slot
-                .nodes()
-                .into_iter()
-                .filter(|node| self.nodes.binary_search(node).is_ok())
-                .collect(),
+            None => slot.nodes(),
         };
         let mut finding = Finding::default();
         let mut rejected: BTreeMap<Closeness, Group> = BTreeMap::new();
         if slot.node.is_none() {
-            let board = self.cached.entry((place, terms)).or_default();
-            board.catch_up(scene, slot, way, terms, &self.nodes);
+            let nodes = self.nodes(scene.index, slot.workload);
+            own.retain(|node| nodes.binary_search(node).is_ok());
+            let board = self.board(scene, slot, way, terms);
             board.report(&own, &mut finding, &mut rejected);
         }
         // A slot's own nodes are preferred to all others while its bridges stay where they are;
@@ -135,102 +139,25 @@ impl Survey {
         finding.groups = rejected.into_values().collect();
         finding
     }
-}
 
-impl Board {
-    /// Looks at every node at first, later at those that were booked since.
-    fn catch_up<'w>(
-        &mut self,
-        scene: Scene<'_, 'w>,
-        slot: &Slot<'w>,
-        way: &Way<'w>,
-        terms: Terms,
-        nodes: &[NodeId],
-    ) {
-        let first = self.verdicts.is_empty();
+    /// What was found for this question, brought up to date.
+    fn board(&mut self, scene: Scene<'_, 'w>, slot: &Slot<'w>, way: &Way<'w>, terms: Terms) -> &Board {
         let nothing = Release::default();
-        let stale: Vec<NodeId> = if first {
-            nodes.to_vec()
-        } else {
-            let touched = scene.ledger.touched[self.caught_up..].iter().copied();
-            touched
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .filter(|node| self.verdicts.contains_key(node))
-                .collect()
+        let ask = slot.ask(way, &nothing, terms);
+        let question = Question {
+            nodes: &slot.workload.nodes.match_labels,
+            amounts: ask.demand.amounts,
+            profile: way.profile_name,
+            stable_for: ask.stable_for,
+            respect_wishes: ask.respect_wishes,
         };
-        self.caught_up = scene.ledger.touched.len();
-        for node in stale {
-            self.forget(node);
-            let verdict = check(scene, node, way, slot.ask(way, &nothing, terms));
-            self.note(node, verdict);
+        if self.boards.len() >= MANY_BOARDS && !self.boards.contains_key(&question) {
+            self.boards.clear();
         }
-    }
-
-    fn forget(&mut self, node: NodeId) {
-        let Some(verdict) = self.verdicts.remove(&node) else {
-            return;
-        };
-        self.possible.remove(&node);
-        match verdict.outcome {
-            Ok(score) => {
-                self.feasible.remove(&(score, node));
-            }
-            Err(reject) => {
-                if let Some(nodes) = self.rejected.get_mut(&closeness(reject)) {
-                    nodes.remove(&node);
-                }
-            }
-        }
-    }
-
-    fn note(&mut self, node: NodeId, verdict: Verdict) {
-        self.verdicts.insert(node, verdict);
-        if verdict.possible {
-            self.possible.insert(node);
-        }
-        match verdict.outcome {
-            Ok(score) => {
-                self.feasible.insert((score, node));
-            }
-            Err(reject) => {
-                self.rejected.entry(closeness(reject)).or_default().insert(node);
-            }
-        }
-    }
-
-    /// What was found on nodes other than a slot's own.
-    fn report(&self, own: &[NodeId], finding: &mut Finding, rejected: &mut BTreeMap<Closeness, Group>) {
-        let others = |node: &NodeId| !own.contains(node);
-        finding.feasible = self.feasible.iter().map(|(_, node)| *node).find(others);
-        finding.possible = self.possible.iter().copied().find(others);
-        for (closeness, nodes) in &self.rejected {
-            let count = nodes.len() - own.iter().filter(|node| nodes.contains(node)).count();
-            if count == 0 {
-                continue;
-            }
-            let reject_of = |node: &NodeId| self.verdicts[node].outcome.err();
-            let named = nodes.iter().filter(|node| others(node)).take(NAMED_NODES);
-            let first = named.filter_map(|node| Some((*node, reject_of(node)?))).collect();
-            let until = match closeness.1 {
-                ReasonCode::DeviceRecovering => nodes
-                    .iter()
-                    .filter(|node| others(node))
-                    .filter_map(reject_of)
-                    .filter_map(until)
-                    .min(),
-                _ => None,
-            };
-            rejected.insert(
-                *closeness,
-                Group {
-                    code: closeness.1,
-                    count,
-                    first,
-                    until,
-                },
-            );
-        }
+        let nodes = self.nodes(scene.index, slot.workload).to_vec();
+        let board = self.boards.entry(question).or_default();
+        board.catch_up(&scene.ledger.touched, &nodes, |node| check(scene, node, way, ask));
+        board
     }
 }
 
@@ -269,14 +196,15 @@ fn add(rejected: &mut BTreeMap<Closeness, Group>, node: NodeId, reject: Reject) 
     group.first.truncate(NAMED_NODES);
 }
 
-fn until(reject: Reject) -> Option<jiff::Timestamp> {
+pub(crate) fn until(reject: Reject) -> Option<Timestamp> {
     match reject {
         Reject::Recovering { until, .. } => Some(until),
         _ => None,
     }
 }
 
-fn closeness(reject: Reject) -> Closeness {
+/// How far a node is from serving.
+pub(crate) fn closeness(reject: Reject) -> Closeness {
     let steps_away = match reject {
         Reject::Recovering { .. } => 0,
         Reject::Unhealthy | Reject::NotOffered { .. } => 1,

@@ -12,6 +12,9 @@
 
 mod build;
 mod choosing;
+mod history;
+mod keeping;
+mod lab;
 mod moving;
 mod properties;
 mod purity;
