@@ -9,7 +9,7 @@
 
 #[test]
 fn the_charts_definitions_are_generated_from_the_types() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/perwatt/crds");
+    let folder = std::path::Path::new("../charts/perwatt/crds");
     for (name, content) in perwatt_crds::render::files().unwrap() {
         let found = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
         assert!(

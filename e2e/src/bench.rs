@@ -9,8 +9,9 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::demo::{self, Script, WORKLOAD};
 use crate::product::install::Product;
 use crate::product::traffic::{StreamOptions, Traffic, now, service_url};
-use crate::product::{Error, Result, project, recording};
+use crate::product::{Error, Result, recording};
 use crate::progress::Progress;
+use crate::project;
 use crate::wait::{DEADLINE, until};
 
 /// How often a figure is measured; the median counts.

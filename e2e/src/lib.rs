@@ -6,6 +6,8 @@
 //! ([`wait`]) and progress lines ([`progress`]). What does not: anything the
 //! product itself needs to run.
 
+use std::path::{Path, PathBuf};
+
 pub mod bench;
 pub mod cli;
 pub mod cluster;
@@ -15,5 +17,16 @@ pub mod product;
 pub mod programs;
 pub mod progress;
 pub mod wait;
+
+/// Root of the project: the checkout that we are run in. Never the one that this was compiled
+/// in, for checkouts share what they build.
+#[must_use]
+pub fn project() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let root = here
+        .ancestors()
+        .find(|folder| folder.join("e2e/cluster/go.mod").is_file());
+    root.map_or_else(|| here.clone(), Path::to_path_buf)
+}
 
 pub use cluster::{Cluster, ClusterOptions, Node, NodeOptions};

@@ -62,16 +62,25 @@ async fn two_nodes_run_pods_and_leave_no_trace() {
 #[ignore = "needs root and the built parts: make test"]
 async fn a_start_works_wherever_the_last_one_was_killed() {
     let state = State::of("box-killed").expect("name");
-    for step in [
-        "network namespaces",
-        "containerd",
-        "the API server is ready",
-        "edge-x is Ready",
-    ] {
+    let _removed = Removed(&state);
+    for step in ["network namespaces", "containerd", "the API server is ready"] {
         let mut starter = start_until(&state, step);
         signal(&starter, Signal::KILL);
         starter.wait().expect("ends");
     }
+    // A node that comes up: its kubelet writes, and is seconds from Ready. Once the starter
+    // said Ready it could have ended before the signal.
+    let mut starter = start_until(&state, "the API server is ready");
+    let kubelet = state.log("edge-x-kubelet");
+    until("the kubelet starts", DEADLINE, || async {
+        let begun = fs::metadata(&kubelet).is_ok_and(|log| log.len() > 0);
+        begun.then_some(()).ok_or_else(|| "it wrote nothing".to_owned())
+    })
+    .await
+    .expect("starts");
+    signal(&starter, Signal::KILL);
+    starter.wait().expect("ends");
+
     let mut starter = start_until(&state, "the API server is ready");
     signal(&starter, Signal::INT);
     assert_eq!(starter.wait().expect("ends").code(), Some(130), "ended by Ctrl-C");
@@ -352,6 +361,20 @@ fn start_until(state: &State, step: &str) -> Child {
     // Goes on reading, so that the starter never waits for us.
     std::thread::spawn(move || lines.for_each(drop));
     starter
+}
+
+/// Removes the cluster however the test ends.
+struct Removed<'a>(&'a State);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        let down = Command::new(env!("CARGO_BIN_EXE_perwatt-e2e"))
+            .args(["down", "--name", self.0.name()])
+            .status();
+        if !down.is_ok_and(|status| status.success()) {
+            eprintln!("{} could not be removed", self.0.name());
+        }
+    }
 }
 
 fn signal(child: &Child, signal: Signal) {

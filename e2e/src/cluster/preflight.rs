@@ -37,7 +37,7 @@ const SPACE_BYTES: u64 = 2 << 30;
 
 /// Folder of the scripts that install and build the parts.
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster")
+    crate::project().join("e2e/cluster")
 }
 
 /// Folder of everything that is built once, `$PERWATT_CACHE` or under the home folder.

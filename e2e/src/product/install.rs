@@ -8,10 +8,11 @@ use kube::api::{Api, ListParams};
 use perwatt_crds::{DeviceInventory, InferenceWorkload, InferenceWorkloadStatus};
 use perwatt_model::ModelFolder;
 
-use super::{Error, Result, model_folder, project};
+use super::{Error, Result, model_folder};
 use crate::cluster::Cluster;
 use crate::images;
 use crate::progress::Progress;
+use crate::project;
 use crate::wait::{DEADLINE, until};
 
 /// Namespace of the product.

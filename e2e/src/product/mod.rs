@@ -56,12 +56,6 @@ pub enum Error {
 /// Shorthand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Root of the project.
-#[must_use]
-pub fn project() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
 /// Folder that `make model` fills: the model folder and its recording.
 fn fetched() -> PathBuf {
     std::env::var_os("PERWATT_MODEL_DIR")

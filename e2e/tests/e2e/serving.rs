@@ -135,11 +135,7 @@ async fn explain(world: &World<'_>, workload: &str) -> String {
 }
 
 pub async fn first(world: &World<'_>) {
-    let manifest = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../examples/first/workload.yaml"
-    ))
-    .expect("it is there");
+    let manifest = std::fs::read_to_string("../examples/first/workload.yaml").expect("it is there");
     assert!(
         manifest.contains(&world.model),
         "examples/first/workload.yaml names {}",
