@@ -2,6 +2,7 @@
 //!
 //! Every step says what it does and which kubectl command shows the same.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
@@ -74,6 +75,7 @@ pub async fn run() -> Result<()> {
     let model = product.load_model().await?;
     script.shows("kubectl apply -f examples/speech-gate/");
     product.apply_example("speech-gate", &model).await?;
+    script.mend(&product).await?;
     let on_npu = |status: &perwatt_crds::InferenceWorkloadStatus| {
         status.summary.serving == "npu" && status.summary.ready == "1/1"
     };
@@ -304,6 +306,16 @@ impl Script {
         Ok(())
     }
 
+    /// Mends the device where an earlier demo was ended between its fault and its recovery.
+    async fn mend(&self, product: &Product<'_>) -> Result<()> {
+        let health = std::fs::read_to_string(health_file(product)?).unwrap_or_default();
+        if !matches!(health.trim(), "" | "Healthy") {
+            println!("   {DEVICE} is {} since an earlier demo:", health.trim());
+            self.emulate(product, "health=Healthy").await?;
+        }
+        Ok(())
+    }
+
     /// Changes the demo's device as a user does; returns when the device changed, in milliseconds since 1970.
     async fn emulate(&self, product: &Product<'_>, setting: &str) -> Result<u64> {
         let command = product.emulate_command(ASIC_NODE, DEVICE, setting).await?;
@@ -313,17 +325,19 @@ impl Script {
             .kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>())
             .await?;
         // The control file tells the very moment; kubectl comes back later.
-        let file = product
-            .cluster
-            .node(ASIC_NODE)?
-            .agent_dir()
-            .join(format!("emulated/{DEVICE}/control/health"));
+        let file = health_file(product)?;
         let changed = std::fs::metadata(&file).and_then(|metadata| metadata.modified());
         let since = changed
             .ok()
             .and_then(|changed| changed.duration_since(std::time::UNIX_EPOCH).ok());
         Ok(since.map_or_else(now, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     }
+}
+
+/// Where the demo's device keeps what it says of its health.
+fn health_file(product: &Product<'_>) -> Result<PathBuf> {
+    let agent = product.cluster.node(ASIC_NODE)?.agent_dir();
+    Ok(agent.join(format!("emulated/{DEVICE}/control/health")))
 }
 
 fn print_speech(replies: &[Reply]) {
