@@ -29,13 +29,17 @@ kubeconfig: build ## How to reach the demo's cluster
 	@$(BIN)/perwatt-e2e kubeconfig --name demo
 
 .PHONY: images
-images: build ## Pack the product's images as OCI archives, and print their names and files
+images: build model ## Pack the images of the product and of the first model as OCI archives; print names and files
 	@$(BIN)/perwatt-e2e images
 
 .PHONY: install
-install: ## Install on a cluster you have: make install KUBECONTEXT=name IMAGES=registry/path
+install: ## Install on a cluster you have and serve a first model: make install KUBECONTEXT=name IMAGES=registry/path
 	@test -n "$(KUBECONTEXT)" || { echo "make install: say which cluster: make install KUBECONTEXT=name (kubectl config get-contexts lists them)" >&2; exit 2; }
+	@for tool in helm kubectl; do command -v $$tool >/dev/null || { echo "make install: $$tool is not on your PATH" >&2; exit 2; }; done
 	helm upgrade --install perwatt charts/perwatt --kube-context "$(KUBECONTEXT)" --namespace perwatt-system --create-namespace --set images.repository="$(IMAGES)" --wait
+	kubectl --context "$(KUBECONTEXT)" apply --namespace default --filename examples/first/workload.yaml
+	kubectl --context "$(KUBECONTEXT)" wait --namespace default inferenceworkload/speech-gate --for=condition=Ready --timeout=180s
+	kubectl --context "$(KUBECONTEXT)" get --raw /api/v1/namespaces/default/services/speech-gate:8080/proxy/v2/models/speech-gate
 
 .PHONY: test
 test: lint unit e2e ## All that CI runs
@@ -53,6 +57,7 @@ unit: model
 .PHONY: e2e
 e2e: parts build model ## End-to-end tests on real clusters
 	@tools/step "end-to-end tests" cargo test --locked --workspace --test e2e -- --ignored --nocapture --test-threads=1
+	@tools/step "the README on a cluster" cargo test --locked --workspace --test install -- --ignored --nocapture
 	@tools/step "tests of the cluster itself" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
 
 .PHONY: e2e-full

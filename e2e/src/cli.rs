@@ -44,7 +44,7 @@ enum Action {
         #[command(flatten)]
         cluster: Name,
     },
-    /// Pack the product's images and print their references and files.
+    /// Pack the images of the product and of the demo's model; print their references and files.
     Images,
     /// Import images (tars in OCI layout) on every node.
     Load {
@@ -92,17 +92,17 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
         Action::Demo => demo::run().await,
         Action::Bench { name } => bench::run(name.as_deref()).await,
         Action::Stream(options) => stream(options).await,
+        Action::Images => pack_images(),
         action => Ok(manage(action).await?),
     }
 }
 
 async fn manage(action: Action) -> Result<()> {
     match action {
-        Action::Demo | Action::Bench { .. } | Action::Stream(_) => Ok(()),
+        Action::Demo | Action::Images | Action::Bench { .. } | Action::Stream(_) => Ok(()),
         Action::Up { cluster, nodes, port } => up(cluster.name, nodes, port).await,
         Action::Down { cluster } => down(&cluster.name).await,
         Action::Kubeconfig { cluster } => kubeconfig(&cluster.name).await,
-        Action::Images => pack_images(),
         Action::Load { cluster, files } => load(&cluster.name, &files).await,
         Action::Forward {
             listen,
@@ -158,10 +158,12 @@ async fn kubeconfig(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn pack_images() -> Result<()> {
+fn pack_images() -> product::Result<()> {
     for image in images::product(&Progress::new())?.all() {
         println!("{} {}", image.reference, image.file.display());
     }
+    let (reference, file) = product::pack_model()?;
+    println!("{reference} {}", file.display());
     Ok(())
 }
 

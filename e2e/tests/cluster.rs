@@ -132,6 +132,7 @@ async fn load_images(cluster: &Cluster) -> String {
     fs::write(layer.join("greeting"), "from an image\n").expect("file");
     let spec = ImageSpec {
         name: "registry.example/perwatt/volume",
+        tag: None,
         layers: vec![layer],
         entrypoint: Vec::new(),
         env: Vec::new(),

@@ -153,6 +153,7 @@ impl ModelFolder {
         let layers = vec![stage.path().to_path_buf()];
         let spec = ImageSpec {
             name,
+            tag: None,
             layers,
             entrypoint: vec![],
             env: vec![],

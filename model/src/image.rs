@@ -22,6 +22,8 @@ use std::str::FromStr;
 pub struct ImageSpec<'a> {
     /// Name without tag or digest, such as `perwatt.dev/runtime`.
     pub name: &'a str,
+    /// A tag under which it is stored as well; the digest stays the name that tells what it is.
+    pub tag: Option<&'a str>,
     /// One folder for each layer, the lowest first; a folder's content becomes the root of the image.
     pub layers: Vec<PathBuf>,
     /// Command that a container runs; empty for an image that holds only files.
@@ -88,7 +90,8 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Imag
 
 /// Writes `spec` as an OCI image layout in one tar file at `out`.
 ///
-/// The file appears whole or not at all. `ctr images import` stores it under [`Packed::reference`].
+/// The file appears whole or not at all. `ctr images import` stores it under [`Packed::reference`], and
+/// under its tag where it has one.
 ///
 /// # Errors
 /// When a layer cannot be read, holds something an image cannot, or `out` cannot be written.
@@ -107,7 +110,12 @@ pub fn write_image(spec: &ImageSpec<'_>, out: &Path) -> Result<Packed, ImageErro
     let manifest = json(&build_manifest(&config, &layers)?)?;
     let digest = format!("sha256:{}", sha256_hex(&manifest));
     let reference = format!("{}@{digest}", spec.name);
-    let index = json(&build_index(&manifest, &reference)?)?;
+    let tagged = spec.tag.map(|tag| format!("{}:{tag}", spec.name));
+    let names: Vec<&str> = [Some(reference.as_str()), tagged.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let index = json(&build_index(&manifest, &names)?)?;
 
     let mut file = tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o644))
@@ -352,21 +360,22 @@ fn build_manifest(config: &[u8], layers: &[Layer]) -> Result<impl Serialize + us
         .build()?)
 }
 
-fn build_index(manifest: &[u8], reference: &str) -> Result<impl Serialize + use<>, ImageError> {
+/// One entry for each name of the image.
+fn build_index(manifest: &[u8], names: &[&str]) -> Result<impl Serialize + use<>, ImageError> {
     let digest = Sha256Digest::from_str(&sha256_hex(manifest))?;
-    let mut descriptor = Descriptor::new(MediaType::ImageManifest, manifest.len() as u64, digest);
-    descriptor.set_annotations(Some(HashMap::from([
-        // containerd takes the image's name from here, the layout's own readers from the second.
-        ("io.containerd.image.name".to_owned(), reference.to_owned()),
-        (
-            "org.opencontainers.image.ref.name".to_owned(),
-            reference.to_owned(),
-        ),
-    ])));
+    let descriptor = |name: &&str| {
+        let mut descriptor = Descriptor::new(MediaType::ImageManifest, manifest.len() as u64, digest.clone());
+        descriptor.set_annotations(Some(HashMap::from([
+            // containerd takes the image's name from here, the layout's own readers from the second.
+            ("io.containerd.image.name".to_owned(), (*name).to_owned()),
+            ("org.opencontainers.image.ref.name".to_owned(), (*name).to_owned()),
+        ])));
+        descriptor
+    };
     Ok(ImageIndexBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageIndex)
-        .manifests([descriptor])
+        .manifests(names.iter().map(descriptor).collect::<Vec<_>>())
         .build()?)
 }
 

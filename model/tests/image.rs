@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 fn spec(layers: &[&Path]) -> ImageSpec<'static> {
     ImageSpec {
         name: "perwatt.test/thing",
+        tag: Some("1.2"),
         layers: layers.iter().map(PathBuf::from).collect(),
         entrypoint: vec!["/thing".into()],
         env: vec!["A=b".into()],
@@ -103,6 +104,12 @@ fn every_blob_has_the_name_of_its_hash_and_the_index_names_the_reference() {
         packed.reference
     );
     assert_eq!(packed.reference, format!("perwatt.test/thing@{}", packed.digest));
+    let tagged = &index["manifests"][1];
+    assert_eq!(tagged["digest"], packed.digest);
+    assert_eq!(
+        tagged["annotations"]["io.containerd.image.name"],
+        "perwatt.test/thing:1.2"
+    );
     let blob = |digest: &serde_json::Value| -> serde_json::Value {
         let name = digest.as_str().unwrap().replace(':', "/");
         serde_json::from_slice(&files[&format!("blobs/{name}")]).unwrap()

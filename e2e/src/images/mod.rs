@@ -21,7 +21,7 @@ use crate::progress::Progress;
 /// User and group that the product's containers run as.
 const USER: &str = "65532:65532";
 /// Changes when images are put together differently, so that none is reused.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// An image that is ready to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,8 @@ pub fn pack_binary(name: &str, binary: &Path, base: Option<&Path>, user: Option<
     let program = put_program(binary, layer.path()).map_err(|error| failed(error.to_string()))?;
     let spec = ImageSpec {
         name,
+        // What the chart names where nobody gives it a digest.
+        tag: Some(env!("CARGO_PKG_VERSION")),
         layers: base
             .map(Path::to_owned)
             .into_iter()

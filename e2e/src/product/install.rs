@@ -6,9 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use perwatt_crds::{DeviceInventory, InferenceWorkload, InferenceWorkloadStatus};
-use perwatt_model::ModelFolder;
 
-use super::{Error, Result, model_folder};
+use super::{Error, Result, pack_model};
 use crate::cluster::Cluster;
 use crate::images;
 use crate::progress::Progress;
@@ -17,8 +16,6 @@ use crate::wait::{DEADLINE, until};
 
 /// Namespace of the product.
 pub const NAMESPACE: &str = "perwatt-system";
-/// Name under which the demo's model is packed.
-const MODEL_NAME: &str = "registry.example/models/speech-gate";
 
 /// A cluster with the product on it.
 pub struct Product<'a> {
@@ -87,18 +84,9 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When the model is not as it should be.
     pub async fn load_model(&self) -> Result<String> {
-        let folder = model_folder();
-        let wrong = |why: String| Error::Model {
-            folder: folder.clone(),
-            why,
-        };
-        let model = ModelFolder::open(&folder).map_err(|error| wrong(error.to_string()))?;
-        let file = crate::cluster::cache().join("speech-gate.tar");
-        let packed = model
-            .pack(MODEL_NAME, &file)
-            .map_err(|error| wrong(error.to_string()))?;
+        let (reference, file) = pack_model()?;
         self.cluster.load_image(&file).await?;
-        Ok(packed.reference)
+        Ok(reference)
     }
 
     /// Applies the manifests of an example, after checking that they name `model`.

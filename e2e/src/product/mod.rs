@@ -7,8 +7,13 @@ pub mod traffic;
 
 use std::path::PathBuf;
 
+use perwatt_model::ModelFolder;
+
 use crate::cluster::Error as ClusterError;
 use crate::wait::TimedOut;
+
+/// Name under which the demo's model is packed.
+const MODEL_NAME: &str = "registry.example/models/speech-gate";
 
 /// Why the product could not be installed or used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +71,24 @@ fn fetched() -> PathBuf {
 #[must_use]
 pub fn model_folder() -> PathBuf {
     fetched().join("model")
+}
+
+/// Packs the demo's model as an image; gives its reference and the file.
+///
+/// # Errors
+/// When the model is not as it should be.
+pub fn pack_model() -> Result<(String, PathBuf)> {
+    let folder = model_folder();
+    let wrong = |why: String| Error::Model {
+        folder: folder.clone(),
+        why,
+    };
+    let model = ModelFolder::open(&folder).map_err(|error| wrong(error.to_string()))?;
+    let file = crate::cluster::cache().join("speech-gate.tar");
+    let packed = model
+        .pack(MODEL_NAME, &file)
+        .map_err(|error| wrong(error.to_string()))?;
+    Ok((packed.reference, file))
 }
 
 /// The demo's recording: 60 s of speech.

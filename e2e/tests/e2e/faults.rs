@@ -179,6 +179,7 @@ pub async fn wrong_hash(world: &World<'_>) {
     }
     let spec = ImageSpec {
         name: "registry.example/models/changed",
+        tag: None,
         layers: vec![layers],
         entrypoint: vec![],
         env: vec![],

@@ -4,12 +4,13 @@
 pub mod pod;
 pub mod snapshot;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, names};
 use serde::de::DeserializeOwned;
@@ -94,8 +95,7 @@ where
 {
     let (store, writer) = reflector::store();
     let changed = Arc::clone(changed);
-    let stream = watcher(api, config)
-        .default_backoff()
+    let stream = patient(watcher(api, config), DefaultBackoff::default())
         .modify(move |object| {
             object.managed_fields_mut().clear();
             trim(object);
@@ -103,15 +103,54 @@ where
         .reflect(writer);
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
+        let mut said = None;
         while let Some(event) = stream.next().await {
             match event {
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Ok(_) => changed.notify_one(),
-                Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch failed, trying again"),
+                Ok(Event::Init | Event::InitApply(_)) => {}
+                Ok(_) => {
+                    if said.take().is_some() {
+                        tracing::info!(kind = %K::kind(&()), "the watch works again");
+                    }
+                    changed.notify_one();
+                }
+                Err(error) => say_once(&K::kind(&()), &error, &mut said),
             }
         }
     });
     store
+}
+
+/// Pauses before each further try. The library's own adapter starts anew with every try, because
+/// a watch says `Init` before it fails again.
+fn patient<K: Send + 'static>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    backoff: impl Backoff + 'static,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    let start = (Box::pin(events), backoff, false);
+    futures::stream::unfold(start, |(mut events, mut backoff, failed)| async move {
+        if failed && let Some(pause) = backoff.next() {
+            tokio::time::sleep(pause).await;
+        }
+        let event = events.next().await?;
+        if !matches!(event, Err(_) | Ok(Event::Init)) {
+            backoff.reset();
+        }
+        let failed = event.is_err();
+        Some((event, (events, backoff, failed)))
+    })
+}
+
+/// An API server that is away for hours is one line a cause, not one a try.
+fn say_once(kind: &str, error: &watcher::Error, said: &mut Option<String>) {
+    let text = error.to_string();
+    if said.as_ref() != Some(&text) {
+        tracing::warn!(
+            kind,
+            error = text,
+            "watch failed, trying again with growing pauses"
+        );
+        *said = Some(text);
+    }
 }
 
 /// Images and addresses of nodes are the bulk of them, and no decision needs them.
@@ -121,5 +160,51 @@ fn trim_node(node: &mut Node) {
         status.images = None;
         status.volumes_in_use = None;
         status.volumes_attached = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    /// Notes the pauses it was asked for and when it was told to start anew; pauses for no time.
+    #[derive(Clone, Default)]
+    struct Noting(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Iterator for Noting {
+        type Item = Duration;
+        fn next(&mut self) -> Option<Duration> {
+            self.0.lock().unwrap().push("pause");
+            Some(Duration::ZERO)
+        }
+    }
+
+    impl Backoff for Noting {
+        fn reset(&mut self) {
+            self.0.lock().unwrap().push("reset");
+        }
+    }
+
+    #[tokio::test]
+    async fn lists_that_fail_never_start_the_pauses_anew_and_a_success_does() {
+        let fails = || Err(watcher::Error::NoResourceVersion);
+        let events = vec![
+            Ok(Event::Init),
+            fails(),
+            Ok(Event::Init),
+            fails(),
+            Ok(Event::Init),
+            Ok(Event::InitDone),
+            fails(),
+            Ok(Event::<Pod>::Init),
+        ];
+        let noted = Noting::default();
+        let seen = patient(futures::stream::iter(events), noted.clone())
+            .count()
+            .await;
+        assert_eq!(seen, 8);
+        assert_eq!(*noted.0.lock().unwrap(), ["pause", "pause", "reset", "pause"]);
     }
 }
