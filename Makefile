@@ -7,6 +7,7 @@ SHELL := /usr/bin/env bash
 export PERWATT_CACHE ?= $(HOME)/.cache/perwatt
 export CARGO_TARGET_DIR ?= $(PERWATT_CACHE)/target
 export PERWATT_MODEL_DIR ?= $(PERWATT_CACHE)/speech-gate
+export PERWATT_MOTION_DIR ?= $(PERWATT_CACHE)/motion
 export PERWATT_MNIST_DIR ?= $(PERWATT_CACHE)/mnist
 BIN := $(CARGO_TARGET_DIR)/debug
 KUBECONTEXT ?=
@@ -85,6 +86,7 @@ parts: tools
 .PHONY: model
 model: tools
 	@tools/step "model and recording" examples/speech-gate/fetch "$(PERWATT_MODEL_DIR)"
+	@tools/step "motion" examples/motion/fetch "$(PERWATT_MOTION_DIR)"
 	@tools/step "spiking network and digits" runtime/spiking/tests/fetch "$(PERWATT_MNIST_DIR)"
 
 .PHONY: tools

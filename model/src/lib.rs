@@ -12,6 +12,6 @@ pub use folder::{FolderError, ModelFolder};
 pub use image::{ImageError, ImageSpec, Packed, write_image};
 pub use manifest::{
     Backend, ContextSpec, Datatype, FileSpec, Manifest, ManifestError, Precision, Quality, SequenceSpec,
-    StateSpec, TensorSpec,
+    SpikingReadout, SpikingSpec, StateSpec, TensorSpec,
 };
 pub use names::{FilePath, ModelName, ModelVersion, NameError, Sha256Hex, ShortText, TensorName};

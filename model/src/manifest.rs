@@ -22,6 +22,8 @@ const MAX_NESTING: usize = 32;
 const MAX_TENSORS: usize = 64;
 const MAX_FILES: usize = 32;
 const MAX_LABELS: usize = 20_000;
+/// Most steps of a request to a spiking network.
+const MAX_STEPS: u32 = 65_536;
 
 /// What a `model.yaml` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,6 +179,37 @@ pub struct FileSpec {
     /// How good its answers are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// How it is run; for backend Spiking alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiking: Option<SpikingSpec>,
+}
+
+/// How a spiking network is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SpikingSpec {
+    /// Length of a step; where it is absent, the file says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_microseconds: Option<u64>,
+    /// Steps of a request.
+    pub steps: u32,
+    /// What a reply shows of these steps.
+    #[serde(default)]
+    pub readout: SpikingReadout,
+}
+
+/// What a reply shows of the steps of a spiking network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SpikingReadout {
+    /// All of them, one after the other.
+    Steps,
+    /// Their sum: of spikes, their number.
+    #[default]
+    Sum,
+    /// Their mean: of spikes, their rate.
+    Mean,
+    /// The last.
+    Last,
 }
 
 /// What runs a file.
@@ -184,6 +217,8 @@ pub struct FileSpec {
 pub enum Backend {
     /// An ONNX graph.
     Onnx,
+    /// A spiking network, as NIR.
+    Spiking,
 }
 
 /// Precision of a file's weights.
@@ -376,8 +411,29 @@ impl Manifest {
                     "the most is 1000",
                 ));
             }
+            check_spiking(&format!("files[{i}].spiking"), file)?;
         }
         Ok(())
+    }
+}
+
+fn check_spiking(at: &str, file: &FileSpec) -> Result<(), ManifestError> {
+    match (&file.spiking, file.backend) {
+        (None, Backend::Spiking) => Err(field(at, "backend Spiking needs it: say at least `steps`")),
+        (None, _) => Ok(()),
+        (Some(spec), Backend::Spiking) => {
+            if !(1..=MAX_STEPS).contains(&spec.steps) {
+                return Err(field(
+                    format!("{at}.steps"),
+                    format!("{} is not between 1 and {MAX_STEPS}", spec.steps),
+                ));
+            }
+            if spec.step_microseconds == Some(0) {
+                return Err(field(format!("{at}.stepMicroseconds"), "a step cannot be 0"));
+            }
+            Ok(())
+        }
+        (Some(_), _) => Err(field(at, "only backend Spiking has it")),
     }
 }
 

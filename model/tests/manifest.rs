@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use perwatt_model::{Datatype, Manifest};
+use perwatt_model::{Datatype, Manifest, SpikingReadout};
 
 const GOOD: &str = r#"
 schema: 1
@@ -248,4 +248,38 @@ fn text_that_is_no_yaml_too_large_or_a_bomb_is_refused_and_never_panics() {
     for end in 0..GOOD.len() {
         let _ = Manifest::parse(&GOOD[..end]);
     }
+}
+
+#[test]
+fn a_spiking_network_says_its_steps_and_nothing_else_does() {
+    let spiking = "backend: Spiking\n  spiking: {stepMicroseconds: 1000, steps: 32, readout: Mean}";
+    let manifest = Manifest::parse(&GOOD.replacen("backend: Onnx", spiking, 1)).unwrap();
+    let spec = manifest.files[0].spiking.unwrap();
+    assert_eq!(
+        (spec.step_microseconds, spec.steps, spec.readout),
+        (Some(1000), 32, SpikingReadout::Mean)
+    );
+    assert_eq!(
+        Manifest::parse(&serde_yaml::to_string(&manifest).unwrap()).unwrap(),
+        manifest
+    );
+    let with = |spiking: &str, says: &[&str]| refused("backend: Onnx", spiking, says);
+    with("backend: Spiking", &["files[0].spiking", "needs it"]);
+    with(
+        "backend: Onnx\n  spiking: {steps: 1}",
+        &["files[0].spiking", "only backend Spiking"],
+    );
+    with(
+        "backend: Spiking\n  spiking: {steps: 0}",
+        &["files[0].spiking.steps", "between 1 and 65536"],
+    );
+    with(
+        "backend: Spiking\n  spiking: {steps: 65537}",
+        &["files[0].spiking.steps"],
+    );
+    with(
+        "backend: Spiking\n  spiking: {steps: 1, stepMicroseconds: 0}",
+        &["stepMicroseconds", "cannot be 0"],
+    );
+    with("backend: Spiking\n  spiking: {steps: 1, window: 2}", &["window"]);
 }

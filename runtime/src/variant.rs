@@ -218,7 +218,7 @@ impl Loader {
             .ok_or_else(|| LoadError::NoFile(artifact.into()))?;
         let content = self.folder.read_file(file)?;
         // A hostile file may make a backend panic; that is a refusal like any other.
-        let load = AssertUnwindSafe(|| backend(file.backend).load(&content, &self.signature));
+        let load = AssertUnwindSafe(|| backend(file.backend).load(&content, file, &self.signature));
         let model = catch_unwind(load).unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
         let path = file.path.below(self.folder.path());
         let model = model.map_err(|source| LoadError::Backend { path, source })?;

@@ -1,5 +1,7 @@
 //! Files that are cut, bent or made to harm: refused with the node and the field, never a panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Noise, lif};

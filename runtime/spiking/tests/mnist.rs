@@ -1,6 +1,8 @@
 //! A trained network over 5,000 digits. Needs `PERWATT_MNIST_DIR`: the folder that `fetch` beside this file
 //! filled (`make test` sets it); without it nothing is proved here, and it says so.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use perwatt_spiking::{Counts, Plan, Readout, read};
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! What holds for every network: equal to the reference, and one state however the steps are cut.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Noise, Reference, cuba, lif, spiking};

@@ -1,5 +1,7 @@
 //! Spike trains equal those of a dense implementation in double precision, without one mismatch.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use common::{Noise, Reference, cuba, lif, spiking};

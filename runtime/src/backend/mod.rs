@@ -1,20 +1,27 @@
 //! What runs a model file, behind one small trait; each backend is a thin adapter in a file of its own.
 
 mod onnx;
+mod spiking;
 
 pub use onnx::Onnx;
+pub use spiking::Spiking;
 
 use crate::tensor::Tensor;
-use perwatt_model::{Manifest, TensorSpec};
+use perwatt_model::{FileSpec, Manifest, TensorSpec};
 use std::sync::Arc;
 
 /// Loads model files of one kind.
 pub trait Backend: Send + Sync {
-    /// Makes `content`, whose hash was checked, ready to run with exactly these tensors.
+    /// Makes `content`, the checked content of `file`, ready to run with exactly these tensors.
     ///
     /// # Errors
     /// When the file cannot be read, or its tensors are not the signature's.
-    fn load(&self, content: &[u8], signature: &Signature) -> Result<Arc<dyn Model>, BackendError>;
+    fn load(
+        &self,
+        content: &[u8],
+        file: &FileSpec,
+        signature: &Signature,
+    ) -> Result<Arc<dyn Model>, BackendError>;
 }
 
 /// A loaded model. It keeps no state from one call to the next and may be called from several threads.
@@ -54,5 +61,6 @@ pub struct BackendError(pub String);
 pub fn backend(kind: perwatt_model::Backend) -> &'static dyn Backend {
     match kind {
         perwatt_model::Backend::Onnx => &Onnx,
+        perwatt_model::Backend::Spiking => &Spiking,
     }
 }

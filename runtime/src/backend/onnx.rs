@@ -2,7 +2,7 @@
 
 use super::{Backend, BackendError, Model, Signature};
 use crate::tensor::{Data, Tensor, with_elements};
-use perwatt_model::{Datatype, TensorSpec};
+use perwatt_model::{Datatype, FileSpec, TensorSpec};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tract_onnx::prelude::{
@@ -16,7 +16,12 @@ use tract_onnx::tract_hir::infer::Factoid;
 pub struct Onnx;
 
 impl Backend for Onnx {
-    fn load(&self, content: &[u8], signature: &Signature) -> Result<Arc<dyn Model>, BackendError> {
+    fn load(
+        &self,
+        content: &[u8],
+        _file: &FileSpec,
+        signature: &Signature,
+    ) -> Result<Arc<dyn Model>, BackendError> {
         let mut reader = content;
         let graph = tract_onnx::onnx()
             .model_for_read(&mut reader)
