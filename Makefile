@@ -44,7 +44,7 @@ install: ## Install on a cluster you have and serve a first model: make install 
 	kubectl --context "$(KUBECONTEXT)" get --raw /api/v1/namespaces/default/services/speech-gate:8080/proxy/v2/models/speech-gate
 
 .PHONY: test
-test: lint unit e2e ## All that CI runs
+test: lint unit clients e2e ## All that CI runs
 
 .PHONY: lint
 lint: tools
@@ -55,6 +55,10 @@ lint: tools
 .PHONY: unit
 unit: model
 	@tools/step "unit and property tests" cargo test --locked --workspace
+
+.PHONY: clients
+clients: tools ## The protocol's usual clients (tritonclient, kserve) against the runtime
+	@tools/step "usual clients" cargo test --locked --workspace --test clients -- --ignored --nocapture
 
 .PHONY: e2e
 e2e: parts build model ## End-to-end tests on real clusters

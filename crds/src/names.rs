@@ -35,6 +35,8 @@ pub const MANAGED_BY: &str = "perwatt-operator";
 
 /// Port of the runtime's Open Inference Protocol REST endpoint.
 pub const PORT_REST: i32 = 8080;
+/// Port of the runtime's Open Inference Protocol gRPC endpoint.
+pub const PORT_GRPC: i32 = 8081;
 /// Port of the runtime's metrics, health and evidence.
 pub const PORT_OBSERVE: i32 = 9090;
 

@@ -59,7 +59,7 @@ pub struct InferenceWorkloadSpec {
     /// When a variant may stand in for a better one, and when the better one returns.
     #[serde(default)]
     pub fallback: Fallback,
-    /// How clients reach the model. The Service has the name of the workload, port 8080.
+    /// How clients reach the model. The Service has the name of the workload, ports 8080 (REST) and 8081 (gRPC).
     #[serde(default)]
     pub service: ServiceOptions,
     /// The pods that serve.

@@ -14,6 +14,9 @@ pub struct Args {
     /// Address of the Open Inference Protocol (REST)
     #[arg(long, default_value = "[::]:8080")]
     pub rest: SocketAddr,
+    /// Address of the Open Inference Protocol (gRPC)
+    #[arg(long, default_value = "[::]:8081")]
+    pub grpc: SocketAddr,
     /// Address of probes, metrics and evidence
     #[arg(long, default_value = "[::]:9090")]
     pub admin: SocketAddr,

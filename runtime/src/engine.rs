@@ -163,9 +163,9 @@ impl Engine {
     async fn admit_and_answer(&self, query: &Query) -> Result<Answer, InferError> {
         let _permit = self.admission.try_acquire().map_err(|_| InferError::Overloaded)?;
         let Some(step) = &query.sequence else {
-            return self.answer(query, &mut self.fresh()?, false).await;
+            return self.answer(query, &mut self.fresh(), false).await;
         };
-        let (memory, known) = self.sequences.open(&step.id, self.fresh()?, query.arrived);
+        let (memory, known) = self.sequences.open(&step.id, self.fresh(), query.arrived);
         let answer = self.answer_in_turn(query, step, memory, known).await;
         // A last request that fails may be sent again: its sequence is then forgotten by idleness.
         if step.end && answer.is_ok() {
@@ -185,15 +185,14 @@ impl Engine {
         let turn = timeout_at(TokioInstant::from_std(query.deadline), memory.lock()).await;
         let mut memory = turn.map_err(|_| self.late(query, &[]))?;
         if step.start {
-            *memory = self.fresh()?;
+            *memory = self.fresh();
         }
         let lost = !known && !step.start;
         self.answer(query, &mut memory, lost).await
     }
 
-    fn fresh(&self) -> Result<Memory, InferError> {
+    fn fresh(&self) -> Memory {
         Memory::fresh(&self.manifest)
-            .ok_or_else(|| InferError::Unavailable("a state's type has no backend".into()))
     }
 
     /// Tries the variants in order until one answers.
@@ -214,7 +213,7 @@ impl Engine {
             }
             let share = self.share(index, left, place + 1 == candidates.len());
             let moved = memory.variant.is_some_and(|before| before != index);
-            let start = if moved { Some(self.fresh()?) } else { None };
+            let start = if moved { Some(self.fresh()) } else { None };
             let inputs = start.as_ref().unwrap_or(memory).model_inputs(&query.inputs);
             match self.attempt(index, inputs, share).await {
                 Attempt::Missed(miss) => misses.push(miss),

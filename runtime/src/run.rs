@@ -5,8 +5,9 @@ use crate::args::Args;
 use crate::chain::Policy;
 use crate::config::{CONFIG_ENV, Config, ConfigError, DeviceAccess};
 use crate::engine::Engine;
-use crate::protocol::rest;
-use crate::serve::{Drain, serve};
+use crate::protocol::service::Service;
+use crate::protocol::{grpc, rest};
+use crate::serve::{Drain, serve, serve_grpc};
 use crate::variant::{LoadError, Loader, Variant};
 use crate::{device, logging};
 use perwatt_model::{FolderError, ModelFolder};
@@ -87,8 +88,9 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let folder = ModelFolder::open(&args.model)?;
     let config = read_config(&folder)?;
-    let rest_listener = listen(args.rest).await?;
-    let admin_listener = listen(args.admin).await?;
+    let rest_listener = listen("rest", args.rest).await?;
+    let grpc_listener = listen("grpc", args.grpc).await?;
+    let admin_listener = listen("admin", args.admin).await?;
 
     let drain = Drain::default();
     let engine = Arc::new(OnceLock::new());
@@ -105,12 +107,16 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
     };
     let loaded = engine.get_or_init(|| loaded).clone();
     start_background(&loaded, access);
-    let routes = rest::router(
-        loaded,
+    let default_timeout = Duration::from_millis(args.timeout_milliseconds);
+    let service = Arc::new(Service::new(loaded, drain.clone(), default_timeout));
+    let rest_server = tokio::spawn(serve(rest_listener, rest::router(service.clone()), drain.clone()));
+    let memory = service.memory.clone();
+    let grpc_server = tokio::spawn(serve_grpc(
+        grpc_listener,
+        grpc::router(service),
+        memory,
         drain.clone(),
-        Duration::from_millis(args.timeout_milliseconds),
-    );
-    let rest_server = tokio::spawn(serve(rest_listener, routes, drain.clone()));
+    ));
 
     let pause = match signals.next().await {
         End::Terminate => Duration::from_millis(args.drain_milliseconds),
@@ -126,7 +132,10 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
         _ = signals.next() => tracing::warn!("a second signal: not waiting for clients to move"),
     }
     drain.stop();
-    let finished = timeout(FINISH_TIMEOUT, async { tokio::join!(rest_server, admin_server) }).await;
+    let finished = timeout(FINISH_TIMEOUT, async {
+        tokio::join!(rest_server, grpc_server, admin_server)
+    })
+    .await;
     tracing::info!(all_finished = finished.is_ok(), "stopped");
     Ok(())
 }
@@ -173,7 +182,7 @@ fn device_access(args: &Args) -> DeviceAccess {
     access
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+async fn listen(port: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
     let listener = TcpListener::bind(address).await;
     // A node without IPv6 has no address of that kind to listen on.
     let listener = match listener {
@@ -184,7 +193,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     };
     let listener = listener.map_err(|source| RunError::Listen { address, source })?;
     let bound = listener.local_addr().unwrap_or(address);
-    tracing::info!(address = %bound, "listening");
+    tracing::info!(port, address = %bound, "listening");
     Ok(listener)
 }
 

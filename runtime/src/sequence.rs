@@ -31,8 +31,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The memory at the start of a sequence: zeros. Nothing where a type has no backend.
-    pub fn fresh(manifest: &Manifest) -> Option<Self> {
+    /// The memory at the start of a sequence: zeros.
+    pub fn fresh(manifest: &Manifest) -> Self {
         let states = manifest
             .states()
             .iter()
@@ -41,14 +41,14 @@ impl Memory {
             .inputs
             .iter()
             .map(|input| match manifest.context_samples(&input.name) {
-                0 => Some(None),
-                samples => Data::zeros(input.datatype, samples as usize).map(Some),
+                0 => None,
+                samples => Some(Data::zeros(input.datatype, samples as usize)),
             });
-        Some(Self {
+        Self {
             variant: None,
-            states: states.collect::<Option<_>>()?,
-            contexts: contexts.collect::<Option<_>>()?,
-        })
+            states: states.collect(),
+            contexts: contexts.collect(),
+        }
     }
 
     /// What the model takes: the request's inputs after their context, then the states.
@@ -251,7 +251,7 @@ mod tests {
              backend: Onnx, precision: float32}]\n",
         )
         .unwrap();
-        let mut memory = Memory::fresh(&manifest).unwrap();
+        let mut memory = Memory::fresh(&manifest);
         let window = |v: [f32; 3]| {
             vec![Tensor {
                 shape: vec![1, 3],

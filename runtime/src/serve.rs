@@ -4,6 +4,10 @@
 //! `connection: close` and readiness is gone, so that clients move elsewhere.
 //! Then no connection is accepted any more, and what is under way is finished.
 
+mod http2;
+
+pub use http2::serve_grpc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
@@ -63,13 +67,24 @@ impl Drain {
         *self.0.borrow() >= Phase::Draining
     }
 
-    async fn stopping(&self) {
+    /// Whether listeners accept no more.
+    pub fn is_stopping(&self) -> bool {
+        *self.0.borrow() >= Phase::Stopping
+    }
+
+    /// Waits until the end has begun.
+    pub async fn draining(&self) {
+        self.reaches(Phase::Draining).await;
+    }
+
+    /// Waits until listeners accept no more.
+    pub async fn stopping(&self) {
+        self.reaches(Phase::Stopping).await;
+    }
+
+    async fn reaches(&self, least: Phase) {
         // The sender lives in `self`, so this ends only when the phase is reached.
-        let _ = self
-            .0
-            .subscribe()
-            .wait_for(|phase| *phase >= Phase::Stopping)
-            .await;
+        let _ = self.0.subscribe().wait_for(|phase| *phase >= least).await;
     }
 }
 
@@ -118,7 +133,14 @@ fn spawn((stream, permit): Accepted, router: Router, drain: Drain, watcher: Watc
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, drain) = (router.clone(), drain.clone());
-        async move { Ok::<_, Infallible>(respond(router, &drain, request).await) }
+        async move {
+            let mut response = respond(router, request.map(Body::new)).await;
+            if drain.is_draining() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -133,12 +155,7 @@ fn spawn((stream, permit): Accepted, router: Router, drain: Drain, watcher: Watc
     });
 }
 
-async fn respond(router: Router, drain: &Drain, request: Request<Incoming>) -> Response<Body> {
-    let Ok(mut response) = router.oneshot(request.map(Body::new)).await;
-    if drain.is_draining() {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+async fn respond(router: Router, request: Request<Body>) -> Response<Body> {
+    let Ok(response) = router.oneshot(request).await;
     response
 }

@@ -127,12 +127,9 @@ impl Variant {
     /// # Errors
     /// When it fails.
     pub fn warm(&self, signature: &Signature) -> Result<Duration, LoadError> {
-        let zeros = |spec: &perwatt_model::TensorSpec| {
-            Tensor::zeros(spec.datatype, &spec.shape)
-                .ok_or_else(|| BackendError(format!("{} is not supported yet", spec.datatype.as_str())))
-        };
-        let inputs = signature.inputs.iter().map(zeros).collect::<Result<Vec<_>, _>>();
-        let call = run(&*self.model, &inputs.map_err(LoadError::Warm)?);
+        let zeros = |spec: &perwatt_model::TensorSpec| Tensor::zeros(spec.datatype, &spec.shape);
+        let inputs: Vec<_> = signature.inputs.iter().map(zeros).collect();
+        let call = run(&*self.model, &inputs);
         call.outputs.map_err(LoadError::Warm)?;
         self.record(call.took);
         Ok(call.took)

@@ -235,14 +235,23 @@ async fn headers_and_bodies_that_cannot_be_are_refused() {
         (status, reply["error"].as_str().unwrap().to_owned())
     };
     let (status, error) = post("Inference-Header-Content-Length", "10", b"{}".to_vec()).await;
-    assert!(status == 400 && error.contains("binary_data=False"), "{error}");
+    assert!(status == 400 && error.contains("the body has 2"), "{error}");
+    let (status, error) = post("Inference-Header-Content-Length", "-1", b"{}".to_vec()).await;
+    assert!(status == 400 && error.contains("number of bytes"), "{error}");
     let (status, error) = post("Content-Encoding", "gzip", b"{}".to_vec()).await;
-    assert!(status == 415 && error.contains("compressed"), "{error}");
+    assert!(status == 400 && error.contains("not the gzip"), "{error}");
+    let (status, error) = post("Content-Encoding", "br", b"{}".to_vec()).await;
+    assert!(status == 415 && error.contains("as gzip"), "{error}");
+    // 64 MiB of spaces, in 64 KiB.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    bomb.write_all(&vec![b' '; 64 << 20]).unwrap();
+    let (status, error) = post("Content-Encoding", "gzip", bomb.finish().unwrap()).await;
+    assert!(status == 413 && error.contains("larger"), "{error}");
     // The client reads why, and is not cut off while it still sends.
     for _ in 0..20 {
         let (status, error) = post("Accept", "*/*", vec![b' '; 4 << 20]).await;
         assert!(status == 413 && error.contains("larger"), "{error}");
-        let (status, _) = post("Content-Encoding", "gzip", vec![b' '; 4 << 20]).await;
+        let (status, _) = post("Content-Encoding", "br", vec![b' '; 4 << 20]).await;
         assert_eq!(status, 415);
     }
     for garbage in [&b"\xff\xfe"[..], b"{", b"nul", b"\"", &[b'['; 60_000], b""] {
@@ -306,13 +315,66 @@ async fn a_lying_length_a_broken_off_body_and_noise_hurt_nobody() {
 }
 
 #[tokio::test]
-async fn tritonclients_defaults_are_served() {
+async fn tensors_travel_as_bytes_where_they_are_asked_to() {
     let (_tmp, runtime) = start().await;
-    // It asks for binary outputs unless told otherwise, and takes JSON where they do not come.
-    let mut body = request([1.; 4], json!({"binary_data_output": true}));
-    body["outputs"] = json!([{"name": "sum", "parameters": {"binary_data": true}}]);
-    let (status, reply) = runtime.infer(&body).await;
-    assert_eq!((status, sum(&reply)), (200, 4.));
+    let post = async |json: Value, bytes: &[u8]| {
+        let json = json.to_string();
+        let response = reqwest::Client::new()
+            .post(runtime.infer_url())
+            .header("inference-header-content-length", json.len())
+            .body([json.as_bytes(), bytes].concat())
+            .send()
+            .await
+            .unwrap();
+        let length = response.headers().get("inference-header-content-length");
+        let length: Option<usize> = length.map(|value| value.to_str().unwrap().parse().unwrap());
+        let content = response.bytes().await.unwrap();
+        let (json, bytes) = content.split_at(length.unwrap_or(content.len()));
+        (serde_json::from_slice::<Value>(json).unwrap(), bytes.to_vec())
+    };
+    let input = |size: u64| json!({"name": "x", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": size}});
+    let x: Vec<u8> = [1f32, 2., 3., 4.].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let (reply, bytes) = post(json!({"inputs": [input(16)]}), &x).await;
+    assert_eq!((sum(&reply), bytes), (10., Vec::new()), "JSON unless asked");
+    let all = json!({"inputs": [input(16)], "parameters": {"binary_data_output": true}});
+    let one =
+        json!({"inputs": [input(16)], "outputs": [{"name": "sum", "parameters": {"binary_data": true}}]});
+    for request in [all, one] {
+        let (reply, bytes) = post(request, &x).await;
+        assert_eq!(reply["outputs"][0]["parameters"]["binary_data_size"], 4);
+        assert_eq!(reply["outputs"][0].get("data"), None);
+        assert_eq!(bytes, 10f32.to_le_bytes());
+    }
+    let (reply, _) = post(json!({"inputs": [input(16)]}), &x[1..]).await;
+    assert!(reply["error"].as_str().unwrap().contains("15 bytes"), "{reply}");
+    let (reply, _) = post(json!({"inputs": [input(12)]}), &x[4..]).await;
+    assert!(
+        reply["error"].as_str().unwrap().contains("16 are 4 elements"),
+        "{reply}"
+    );
+}
+
+#[tokio::test]
+async fn the_document_lists_what_is_served() {
+    let (_tmp, runtime) = start().await;
+    let (status, document) = get(format!("{}/openapi.json", runtime.rest)).await;
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let url = path.replace("{name}", "tiny").replace("{version}", "3");
+        let url = format!("{}{url}", runtime.rest);
+        let client = reqwest::Client::new();
+        let sent = match item.get("get") {
+            Some(_) => client.get(url).send().await,
+            None => {
+                client
+                    .post(url)
+                    .body(request([1.; 4], json!({})).to_string())
+                    .send()
+                    .await
+            }
+        };
+        assert_eq!(sent.unwrap().status(), 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -120,21 +120,21 @@ fn a_configuration_that_is_malformed_or_names_no_file() {
 
 #[test]
 fn a_port_in_use() {
+    const FLAGS: [&str; 3] = ["--rest", "--grpc", "--admin"];
     let tmp = tempfile::tempdir().unwrap();
     let folder = tiny_folder(tmp.path());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let with = |flag: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_perwatt-runtime"));
-        let other = if flag == "--rest" { "--admin" } else { "--rest" };
-        command
-            .arg(&folder)
-            .args([flag, &address, other, "127.0.0.1:0"])
-            .env_clear();
+        command.arg(&folder).args([flag, &address]).env_clear();
+        for other in FLAGS.into_iter().filter(|&other| other != flag) {
+            command.args([other, "127.0.0.1:0"]);
+        }
         command.stderr(std::process::Stdio::piped());
         command
     };
-    for flag in ["--rest", "--admin"] {
+    for flag in FLAGS {
         refused(with(flag), &["cannot listen", &address, "another process"]);
     }
 }
@@ -181,7 +181,14 @@ fn a_device_node_without_permission_says_which_group_to_look_at() {
     let mut command = Command::new(&program);
     command
         .arg(&folder)
-        .args(["--rest", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .args([
+            "--rest",
+            "127.0.0.1:0",
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ])
         .env_clear();
     command.stderr(std::process::Stdio::piped());
     if fs::metadata("/proc/self").unwrap().uid() == 0 {

@@ -163,6 +163,7 @@ fn container(plan: &PodPlan, spec: &InferenceWorkloadSpec, resource: Option<&str
         }]),
         ports: Some(vec![
             port("rest", names::PORT_REST),
+            port("grpc", names::PORT_GRPC),
             port("observe", names::PORT_OBSERVE),
         ]),
         resources: Some(resources),

@@ -1,4 +1,4 @@
-//! The Service of a workload: its name, port 8080, to every pod that may receive requests.
+//! The Service of a workload: its name, ports 8080 and 8081, to every pod that may receive requests.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -39,15 +39,24 @@ pub fn build_service(workload: &InferenceWorkload) -> Service {
             selector: Some(selector),
             internal_traffic_policy: Some(internal.to_owned()),
             traffic_distribution: distribution,
-            ports: Some(vec![ServicePort {
-                name: Some("rest".to_owned()),
-                port: names::PORT_REST,
-                protocol: Some("TCP".to_owned()),
-                target_port: Some(IntOrString::Int(names::PORT_REST)),
-                ..ServicePort::default()
-            }]),
+            ports: Some(vec![
+                port("rest", names::PORT_REST, None),
+                // What a proxy or gateway in between must speak.
+                port("grpc", names::PORT_GRPC, Some("kubernetes.io/h2c")),
+            ]),
             ..ServiceSpec::default()
         }),
         ..Service::default()
+    }
+}
+
+fn port(name: &str, number: i32, protocol: Option<&str>) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_owned()),
+        port: number,
+        protocol: Some("TCP".to_owned()),
+        app_protocol: protocol.map(str::to_owned),
+        target_port: Some(IntOrString::Int(number)),
+        ..ServicePort::default()
     }
 }

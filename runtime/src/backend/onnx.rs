@@ -2,12 +2,13 @@
 
 use super::{Backend, BackendError, Model, Signature};
 use crate::tensor::{Data, Tensor, with_elements};
+use bytes::Bytes;
 use perwatt_model::{Datatype, FileSpec, TensorSpec};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TValue, TVec,
-    Tensor as TractTensor, TractError, TractResult, TypedModel, TypedRunnableModel,
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTensor, TValue,
+    TVec, Tensor as TractTensor, TractError, TractResult, TypedModel, TypedRunnableModel, tract_ndarray,
 };
 use tract_onnx::tract_hir::infer::Factoid;
 
@@ -144,15 +145,16 @@ macro_rules! conversions {
         fn datum_type(datatype: Datatype) -> TractResult<DatumType> {
             match datatype {
                 $(Datatype::$datatype => Ok(DatumType::$variant),)*
-                other => Err(TractError::msg(format!(
-                    "backend Onnx does not take {}", other.as_str()
-                ))),
+                Datatype::Bytes => Ok(DatumType::String),
+                Datatype::Bf16 => Err(unknown(datatype)),
             }
         }
 
         fn to_tract(tensor: &Tensor) -> TractResult<TValue> {
             let tensor = match &tensor.data {
-                $(Data::$variant(v) => TractTensor::from_shape(&tensor.shape, v)?),*
+                $(Data::$variant(v) => TractTensor::from_shape(&tensor.shape, v)?,)*
+                Data::Bytes(texts) => text_to_tract(&tensor.shape, texts)?,
+                Data::Bf16(_) => return Err(unknown(Datatype::Bf16)),
             };
             Ok(tensor.into())
         }
@@ -161,10 +163,36 @@ macro_rules! conversions {
             let plain = value.try_as_plain_ram()?;
             let data = match datatype {
                 $(Datatype::$datatype => Data::$variant(plain.as_slice::<$rust>()?.to_vec()),)*
-                other => return Err(TractError::msg(other.as_str())),
+                Datatype::Bytes => {
+                    let texts = plain.as_slice::<String>()?;
+                    Data::Bytes(texts.iter().map(|text| text.clone().into()).collect())
+                }
+                Datatype::Bf16 => return Err(unknown(datatype)),
             };
             Ok(Tensor { shape: value.shape().to_vec(), data })
         }
     };
 }
 with_elements!(conversions);
+
+fn unknown(datatype: Datatype) -> TractError {
+    TractError::msg(format!("backend Onnx does not take {}", datatype.as_str()))
+}
+
+/// ONNX knows texts, not bytes.
+fn text_to_tract(shape: &[usize], texts: &[Bytes]) -> TractResult<TractTensor> {
+    let text = |(i, bytes): (usize, &Bytes)| {
+        let text = std::str::from_utf8(bytes).map(str::to_owned);
+        text.map_err(|_| {
+            TractError::msg(format!(
+                "element {i} of BYTES is not UTF-8, as ONNX's strings are"
+            ))
+        })
+    };
+    let texts = texts
+        .iter()
+        .enumerate()
+        .map(text)
+        .collect::<TractResult<Vec<_>>>()?;
+    Ok(tract_ndarray::ArrayD::from_shape_vec(shape, texts)?.into_tensor())
+}

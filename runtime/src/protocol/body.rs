@@ -1,5 +1,6 @@
 //! Bodies of requests: read within bounds, or thrown away within bounds.
 
+use super::compression::Encoding;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// A client that does not send its body in this time is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a refused body is read, so that its client gets to the answer.
 const DISCARD_BYTES: usize = 16 << 20;
 /// And for how long.
@@ -22,6 +23,8 @@ pub enum BodyError {
     Broken,
     /// It did not arrive in time.
     Slow,
+    /// It is not what its encoding says.
+    Garbled(Encoding),
 }
 
 /// The length that a request declares, where it does.

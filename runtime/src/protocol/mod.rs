@@ -1,11 +1,18 @@
-//! The Open Inference Protocol, version 2: its messages, and what they mean for the engine.
+//! The Open Inference Protocol, version 2: what its messages mean for the engine.
 //!
-//! [`body`] reads what arrives, [`message`] holds the JSON bodies, [`data`] their tensors, [`request`] the
-//! checks against the model, [`rest`] the HTTP side. gRPC and the binary tensor extension join here, on the
-//! same checks.
+//! The messages themselves are the crate `perwatt-oip`'s. [`rest`] and [`grpc`] take requests in and hand them
+//! to one [`service::Service`], which checks them against the model ([`request`]) and has the engine answer:
+//! the same limits, errors and parameters either way. [`body`], [`compression`] and [`memory`] bound what a
+//! client can make the server hold; [`openapi`] describes the REST side.
 
 pub mod body;
-pub mod data;
-pub mod message;
+pub mod compression;
+pub mod grpc;
+pub mod health;
+pub mod memory;
+pub mod openapi;
+pub mod refusal;
 pub mod request;
 pub mod rest;
+pub mod service;
+pub mod stream;

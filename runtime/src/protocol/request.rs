@@ -1,14 +1,11 @@
 //! Checks of a request against the model, the same for every way in which it may arrive.
 
-use super::data::decode;
-use super::message::{InferRequest, InputTensor, RequestedOutput};
 use crate::engine::{Query, SequenceStep};
 use crate::sequence::{MAX_ID_BYTES, SequenceId};
 use crate::tensor::Tensor;
 use perwatt_model::{Manifest, TensorSpec};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use perwatt_oip::error::short;
+use perwatt_oip::message::{Incoming, InferRequest, Parameters, RequestedOutput, Value};
 use std::time::{Duration, Instant};
 
 /// Longest time that a client may give a request.
@@ -19,35 +16,72 @@ pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
 pub struct Checked {
     /// What the engine answers.
     pub query: Query,
-    /// Places in `model.yaml` of the outputs that are wanted.
-    pub outputs: Vec<usize>,
+    /// The outputs that are wanted.
+    pub outputs: Vec<Wanted>,
+    /// Comes back in the reply.
+    pub id: Option<String>,
 }
 
-/// Checks names, types, shapes, data and parameters.
+/// An output that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its place in `model.yaml`.
+    pub place: usize,
+    /// Whether it shall travel as bytes.
+    pub binary: bool,
+}
+
+/// When a request came and how long it has.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// When it was whole.
+    pub arrived: Instant,
+    /// What the transport allows, where it says so.
+    pub limit: Option<Duration>,
+    /// For one that says nothing.
+    pub default: Duration,
+}
+
+/// Checks names, types, shapes, data and parameters. `binary` is how outputs travel that say nothing of it.
 ///
 /// # Errors
 /// With what a client must change.
 pub fn check(
-    request: &InferRequest<'_>,
+    request: InferRequest<'_>,
     manifest: &Manifest,
-    default_timeout: Duration,
-    arrived: Instant,
+    timing: Timing,
+    binary: bool,
 ) -> Result<Checked, String> {
-    let timeout = check_timeout(&request.parameters)?.unwrap_or(default_timeout);
+    let timeout = timing.timeout(check_timeout(&request.parameters)?);
+    let sequence = check_sequence(&request.parameters)?;
+    let outputs = check_outputs(&request.outputs, manifest, binary)?;
     let query = Query {
-        inputs: check_inputs(&request.inputs, manifest)?,
-        sequence: check_sequence(&request.parameters)?,
-        arrived,
-        deadline: arrived + timeout,
+        inputs: check_inputs(request.inputs, manifest)?,
+        sequence,
+        arrived: timing.arrived,
+        deadline: timing.arrived + timeout,
     };
     Ok(Checked {
         query,
-        outputs: check_outputs(&request.outputs, manifest)?,
+        outputs,
+        id: request.id,
     })
 }
 
+impl Timing {
+    /// The shorter of what request and transport say.
+    fn timeout(&self, named: Option<Duration>) -> Duration {
+        let timeout = match (named, self.limit) {
+            (Some(named), Some(limit)) => named.min(limit),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => self.default,
+        };
+        timeout.min(LONGEST_TIMEOUT)
+    }
+}
+
 /// One tensor for each input of the model, in its order, whatever the order in the request.
-fn check_inputs(inputs: &[InputTensor<'_>], manifest: &Manifest) -> Result<Vec<Tensor>, String> {
+fn check_inputs(mut inputs: Vec<Incoming<'_>>, manifest: &Manifest) -> Result<Vec<Tensor>, String> {
     if let Some(unknown) = inputs
         .iter()
         .find(|input| !manifest.inputs.iter().any(|s| s.name.as_str() == input.name))
@@ -58,18 +92,16 @@ fn check_inputs(inputs: &[InputTensor<'_>], manifest: &Manifest) -> Result<Vec<T
             short(&unknown.name)
         ));
     }
-    manifest
-        .inputs
-        .iter()
-        .map(|spec| check_input(inputs, spec))
-        .collect()
+    let take = |spec: &TensorSpec| check_input(&mut inputs, spec);
+    manifest.inputs.iter().map(take).collect()
 }
 
-fn check_input(inputs: &[InputTensor<'_>], spec: &TensorSpec) -> Result<Tensor, String> {
+fn check_input(inputs: &mut Vec<Incoming<'_>>, spec: &TensorSpec) -> Result<Tensor, String> {
     let name = spec.name.as_str();
-    let mut named = inputs.iter().filter(|input| input.name == name);
-    let input = named.next().ok_or_else(|| format!("input {name:?} is missing"))?;
-    if named.next().is_some() {
+    let place = inputs.iter().position(|input| input.name == name);
+    let place = place.ok_or_else(|| format!("input {name:?} is missing"))?;
+    let input = inputs.swap_remove(place);
+    if inputs.iter().any(|input| input.name == name) {
         return Err(format!("input {name:?} is there twice"));
     }
     let refuse = |problem: String| format!("input {name:?}: {problem}");
@@ -80,40 +112,29 @@ fn check_input(inputs: &[InputTensor<'_>], spec: &TensorSpec) -> Result<Tensor, 
             spec.datatype.as_str()
         )));
     }
-    if !input
-        .shape
-        .iter()
-        .copied()
-        .eq(spec.shape.iter().map(|&n| u64::from(n)))
-    {
+    let right = spec.shape.iter().map(|&n| u64::from(n));
+    if !input.shape.iter().copied().eq(right) {
+        let shape: Vec<_> = input.shape.iter().take(16).collect();
         return Err(refuse(format!(
-            "its shape is {:?}, the model takes {:?}",
-            input.shape, spec.shape
+            "its shape is {shape:?}, the model takes {:?}",
+            spec.shape
         )));
     }
-    let data = input.data.ok_or_else(|| refuse("it has no data".into()))?;
-    let shape: Vec<usize> = spec.shape.iter().map(|&n| n as usize).collect();
-    let data =
-        decode(data.get(), spec.datatype, &shape).map_err(|problem| refuse(format!("data: {problem}")))?;
-    Ok(Tensor { shape, data })
+    input.decode().map_err(|problem| refuse(problem.to_string()))
 }
 
-fn check_outputs(outputs: &[RequestedOutput], manifest: &Manifest) -> Result<Vec<usize>, String> {
+fn check_outputs(
+    outputs: &[RequestedOutput],
+    manifest: &Manifest,
+    binary: bool,
+) -> Result<Vec<Wanted>, String> {
     if outputs.is_empty() {
-        return Ok((0..manifest.outputs.len()).collect());
-    }
-    if outputs.len() > manifest.outputs.len() {
-        return Err(format!(
-            "{} outputs are asked for, the model has {}",
-            outputs.len(),
-            manifest.outputs.len()
-        ));
+        let all = 0..manifest.outputs.len();
+        return Ok(all.map(|place| Wanted { place, binary }).collect());
     }
     let place = |output: &RequestedOutput| {
-        let found = manifest
-            .outputs
-            .iter()
-            .position(|spec| spec.name.as_str() == output.name);
+        let mut specs = manifest.outputs.iter();
+        let found = specs.position(|spec| spec.name.as_str() == output.name);
         found.ok_or_else(|| {
             let known: Vec<_> = manifest.outputs.iter().map(|spec| spec.name.as_str()).collect();
             format!(
@@ -122,35 +143,34 @@ fn check_outputs(outputs: &[RequestedOutput], manifest: &Manifest) -> Result<Vec
             )
         })
     };
-    outputs.iter().map(place).collect()
+    let mut wanted: Vec<Wanted> = Vec::with_capacity(outputs.len());
+    for output in outputs {
+        let place = place(output)?;
+        if wanted.iter().any(|other| other.place == place) {
+            return Err(format!("output {:?} is asked for twice", short(&output.name)));
+        }
+        let binary = output.binary.unwrap_or(binary);
+        wanted.push(Wanted { place, binary });
+    }
+    Ok(wanted)
 }
 
-/// The value of a parameter, when it is there and of this type.
-fn parameter<'de, T: Deserialize<'de>>(
-    parameters: &BTreeMap<String, &'de RawValue>,
-    name: &str,
-    expected: &str,
-) -> Result<Option<T>, String> {
-    let Some(raw) = parameters.get(name) else {
-        return Ok(None);
-    };
-    serde_json::from_str(raw.get())
-        .map(Some)
-        .map_err(|_| format!("parameter {name:?} must be {expected}"))
-}
-
-fn check_timeout(parameters: &BTreeMap<String, &RawValue>) -> Result<Option<Duration>, String> {
-    const WHAT: &str = "a number of microseconds greater than 0";
-    let timeout: Option<u64> = parameter(parameters, "timeout", WHAT)?;
-    match timeout {
-        Some(0) => Err(format!("parameter \"timeout\" must be {WHAT}")),
-        Some(microseconds) => Ok(Some(Duration::from_micros(microseconds).min(LONGEST_TIMEOUT))),
+fn check_timeout(parameters: &Parameters) -> Result<Option<Duration>, String> {
+    match parameters.get("timeout").map(Value::as_u64) {
         None => Ok(None),
+        Some(Some(microseconds)) if microseconds > 0 => {
+            Ok(Some(Duration::from_micros(microseconds).min(LONGEST_TIMEOUT)))
+        }
+        Some(_) => Err("parameter \"timeout\" must be a number of microseconds greater than 0".into()),
     }
 }
 
-fn check_sequence(parameters: &BTreeMap<String, &RawValue>) -> Result<Option<SequenceStep>, String> {
-    let flag = |name| parameter::<bool>(parameters, name, "true or false").map(Option::unwrap_or_default);
+fn check_sequence(parameters: &Parameters) -> Result<Option<SequenceStep>, String> {
+    let flag = |name: &str| match parameters.get(name).map(Value::as_bool) {
+        None => Ok(false),
+        Some(Some(value)) => Ok(value),
+        Some(None) => Err(format!("parameter {name:?} must be true or false")),
+    };
     let (start, end) = (flag("sequence_start")?, flag("sequence_end")?);
     match (sequence_id(parameters)?, start || end) {
         (Some(id), _) => Ok(Some(SequenceStep { id, start, end })),
@@ -162,24 +182,36 @@ fn check_sequence(parameters: &BTreeMap<String, &RawValue>) -> Result<Option<Seq
 }
 
 /// The protocol's 0 and empty text mean no sequence.
-fn sequence_id(parameters: &BTreeMap<String, &RawValue>) -> Result<Option<SequenceId>, String> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Id {
-        Number(u64),
-        Text(String),
-    }
-    let what = format!("an integer of at least 0 or a text of at most {MAX_ID_BYTES} bytes");
-    match parameter(parameters, "sequence_id", &what)? {
-        None | Some(Id::Number(0)) => Ok(None),
-        Some(Id::Number(number)) => Ok(Some(SequenceId::Number(number))),
-        Some(Id::Text(text)) if text.is_empty() => Ok(None),
-        Some(Id::Text(text)) if text.len() <= MAX_ID_BYTES => Ok(Some(SequenceId::Text(text))),
-        Some(Id::Text(_)) => Err(format!("parameter \"sequence_id\" must be {what}")),
+fn sequence_id(parameters: &Parameters) -> Result<Option<SequenceId>, String> {
+    let Some(value) = parameters.get("sequence_id") else {
+        return Ok(None);
+    };
+    match (value.as_u64(), value.as_str()) {
+        (Some(0), _) | (_, Some("")) => Ok(None),
+        (Some(number), _) => Ok(Some(SequenceId::Number(number))),
+        (_, Some(text)) if text.len() <= MAX_ID_BYTES => Ok(Some(SequenceId::Text(text.to_owned()))),
+        _ => Err(format!(
+            "parameter \"sequence_id\" must be an integer of at least 0 or a text of at most {MAX_ID_BYTES} bytes"
+        )),
     }
 }
 
-/// Enough of a client's text to recognise it.
-fn short(text: &str) -> String {
-    text.chars().take(64).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shorter_time_holds_and_none_is_longer_than_the_longest() {
+        let timing = |limit| Timing {
+            arrived: Instant::now(),
+            limit,
+            default: Duration::from_secs(10),
+        };
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(timing(None).timeout(None), Duration::from_secs(10));
+        assert_eq!(timing(seconds(60)).timeout(None), Duration::from_secs(60));
+        assert_eq!(timing(seconds(60)).timeout(seconds(2)), Duration::from_secs(2));
+        assert_eq!(timing(seconds(1)).timeout(seconds(2)), Duration::from_secs(1));
+        assert_eq!(timing(seconds(3600)).timeout(None), LONGEST_TIMEOUT);
+    }
 }

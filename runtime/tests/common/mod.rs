@@ -92,17 +92,7 @@ pub fn tiny_onnx() -> Vec<u8> {
         ],
         ..Default::default()
     };
-    let opset = pb::OperatorSetIdProto {
-        domain: String::new(),
-        version: 11,
-    };
-    pb::ModelProto {
-        ir_version: 7,
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    }
-    .encode_to_vec()
+    model(graph)
 }
 
 /// A `model.yaml` for [`tiny_onnx`] under these file names.
@@ -119,6 +109,67 @@ pub fn tiny_yaml(files: &[&str], sha256: &str) -> String {
          context: [{{input: x, samples: 2}}]\n\
          files:\n{files}"
     )
+}
+
+/// Inputs of [`echo_folder`]: name, ONNX's and the protocol's type, shape. Each comes back as `NAME_out`.
+const ECHOES: [(&str, i32, &str, &[i64]); 5] = [
+    ("wave", 1, "FP32", &[1, 1024]),
+    ("half", 10, "FP16", &[2]),
+    ("count", 7, "INT64", &[2, 1]),
+    ("flag", 9, "BOOL", &[3]),
+    ("text", 8, "BYTES", &[2]),
+];
+
+/// A model folder whose model gives back what it takes, one tensor of each kind.
+pub fn echo_folder(dir: &Path) -> PathBuf {
+    let tensors = |suffix: &str| -> Vec<_> {
+        let tensor = |&(name, kind, _, shape): &(&str, i32, &str, &[i64])| {
+            value(&format!("{name}{suffix}"), kind, shape)
+        };
+        ECHOES.iter().map(tensor).collect()
+    };
+    let identity =
+        |&(name, ..): &(&str, i32, &str, &[i64])| node("Identity", &[name], &format!("{name}_out"), vec![]);
+    let graph = pb::GraphProto {
+        name: "echo".into(),
+        input: tensors(""),
+        output: tensors("_out"),
+        node: ECHOES.iter().map(identity).collect(),
+        ..Default::default()
+    };
+    let onnx = model(graph);
+    let yaml = |suffix: &str| -> String {
+        let line = |&(name, _, datatype, shape): &(&str, i32, &str, &[i64])| {
+            format!("- {{name: {name}{suffix}, datatype: {datatype}, shape: {shape:?}}}\n")
+        };
+        ECHOES.iter().map(line).collect()
+    };
+    let yaml = format!(
+        "schema: 1\nname: echo\nversion: \"7\"\ninputs:\n{}outputs:\n{}files:\n\
+         - {{path: echo.onnx, sha256: \"{}\", backend: Onnx, precision: float32}}\n",
+        yaml(""),
+        yaml("_out"),
+        sha256(&onnx)
+    );
+    let folder = dir.join("echo");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("echo.onnx"), onnx).unwrap();
+    std::fs::write(folder.join("model.yaml"), yaml).unwrap();
+    folder
+}
+
+fn model(graph: pb::GraphProto) -> Vec<u8> {
+    let opset = pb::OperatorSetIdProto {
+        domain: String::new(),
+        version: 11,
+    };
+    pb::ModelProto {
+        ir_version: 7,
+        opset_import: vec![opset],
+        graph: Some(graph),
+        ..Default::default()
+    }
+    .encode_to_vec()
 }
 
 pub fn sha256(content: &[u8]) -> String {
@@ -156,6 +207,7 @@ pub struct Runtime {
     child: Child,
     log: Arc<Mutex<String>>,
     pub rest: String,
+    pub grpc: String,
     pub admin: String,
 }
 
@@ -164,7 +216,14 @@ pub fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_perwatt-runtime"));
     command
         .arg(folder)
-        .args(["--rest", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .args([
+            "--rest",
+            "127.0.0.1:0",
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ])
         .env_clear();
     command
         .stdout(Stdio::null())
@@ -227,13 +286,14 @@ impl Runtime {
                 .recv_timeout(PATIENCE)
                 .map(|address| format!("http://{address}"))
         };
-        let Ok((rest, admin)) = address().and_then(|rest| Ok((rest, address()?))) else {
+        let Ok([rest, grpc, admin]) = address().and_then(|rest| Ok([rest, address()?, address()?])) else {
             panic!("the runtime did not listen: {}", log.lock().unwrap());
         };
         let runtime = Self {
             child,
             log,
             rest,
+            grpc,
             admin,
         };
         runtime
