@@ -20,7 +20,7 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Checks and packs models
+    /// Checks, measures and packs models
     #[command(subcommand)]
     Model(model::ModelCommand),
     /// Says why a workload is served as it is: every candidate, and what ruled it out
@@ -32,16 +32,17 @@ pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Explain(arguments) => explain::run(arguments)
             .map(|text| print!("{text}"))
-            .map_err(|e| e.to_string()),
-        Command::Model(command) => {
-            model::run(command, &mut std::io::stdout().lock()).map_err(|e| e.to_string())
-        }
+            .map(|()| true)
+            .map_err(|error| (1, error.to_string())),
+        Command::Model(command) => model::run(command, &mut std::io::stdout().lock())
+            .map_err(|error| (error.exit_code(), error.to_string())),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err((code, error)) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }

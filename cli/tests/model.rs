@@ -1,4 +1,4 @@
-//! `model check` and `model pack`, as a user types them.
+//! `model pack`, as a user types it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,36 +36,15 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn check_says_what_the_model_is() {
-    let tmp = tempfile::tempdir().unwrap();
-    let output = model(&["check", folder(tmp.path()).to_str().unwrap()]);
-    let said = text(&output.stdout);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    for part in [
-        "gate 2",
-        "a.onnx (Onnx, Int8, 900 of 1000 right)",
-        "in FP32 [1, 4]",
-        "out FP32 [1]",
-    ] {
-        assert!(said.contains(part), "{said:?} does not say {part:?}");
-    }
-}
-
-#[test]
-fn check_and_pack_name_every_wrong_file_and_write_nothing() {
+fn pack_names_every_wrong_file_and_writes_nothing() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = folder(tmp.path());
     fs::write(dir.join("a.onnx"), "others").unwrap();
     let out = tmp.path().join("i.tar");
-    for args in [
-        &["check", dir.to_str().unwrap()][..],
-        &["pack", dir.to_str().unwrap(), "-o", out.to_str().unwrap()],
-    ] {
-        let output = model(args);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1));
-        assert!(said.contains("a.onnx") && said.contains(WEIGHTS), "{said}");
-    }
+    let output = model(&["pack", dir.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("a.onnx") && said.contains(WEIGHTS), "{said}");
     assert!(!out.exists());
 }
 

@@ -116,15 +116,20 @@ impl ModelFolder {
 
     /// Checks every file that `model.yaml` names; an empty answer means that all is well.
     pub fn check_files(&self) -> Vec<FolderError> {
-        let hashes = self
-            .manifest
-            .files
-            .iter()
-            .filter_map(|file| self.check_hash(file).err());
-        let licence = self.manifest.licence.iter().filter_map(|l| l.file.as_ref());
+        let hashes = self.manifest.files.iter().map(|file| self.check_file(file));
         hashes
-            .chain(licence.filter_map(|path| self.open_file(path).err()))
+            .chain([self.check_licence()])
+            .filter_map(Result::err)
             .collect()
+    }
+
+    /// Checks that the licence's file, where one is named, can be read.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_licence(&self) -> Result<(), FolderError> {
+        let file = self.manifest.licence.as_ref().and_then(|l| l.file.as_ref());
+        file.map_or(Ok(()), |path| self.open_file(path).map(drop))
     }
 
     /// Packs `model.yaml` and the files it names, and nothing else, into an image at `out`.
@@ -194,7 +199,11 @@ impl ModelFolder {
         Ok((path, opened, meta.len()))
     }
 
-    fn check_hash(&self, file: &FileSpec) -> Result<(), FolderError> {
+    /// Checks that a file is the one that `model.yaml` means, without keeping its content.
+    ///
+    /// # Errors
+    /// When it is missing, lies outside, is too large or has another hash.
+    pub fn check_file(&self, file: &FileSpec) -> Result<(), FolderError> {
         let (path, mut source, _) = self.open_file(&file.path)?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 16];

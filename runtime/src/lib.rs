@@ -14,6 +14,7 @@ pub mod device;
 pub mod energy;
 pub mod engine;
 pub mod evidence;
+pub mod inspect;
 pub mod logging;
 pub mod metrics;
 pub mod pool;

@@ -23,6 +23,9 @@ use tokio::time::timeout;
 
 /// A variant that is not loaded and warm by then has failed.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Stack of the thread that loads a model: a graph's rewriting recurses with its depth, and a stack that
+/// overflows ends the process. Only what is used takes memory.
+const LOAD_STACK_BYTES: usize = 64 << 20;
 /// Requests under way get this long to end. With the drain before it, it fits
 /// into the 30 seconds that Kubernetes gives a pod.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -236,7 +239,10 @@ async fn load_variants(
         // A loader that a hung thread holds is lost; a new one shares nothing with it.
         let mut own = loader.take().unwrap_or_else(|| Loader::new(folder.clone()));
         let (job, access) = (spec.clone(), access.clone());
-        std::thread::Builder::new().name("load".into()).spawn(move || {
+        let thread = std::thread::Builder::new()
+            .name("load".into())
+            .stack_size(LOAD_STACK_BYTES);
+        thread.spawn(move || {
             let result = own.load(&job, &access);
             // Nobody waits any more where this fails.
             let _ = reply.send((own, result));

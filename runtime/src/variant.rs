@@ -2,9 +2,10 @@
 
 use crate::backend::{BackendError, Model, Signature, backend};
 use crate::config::{DeviceAccess, VariantConfig};
+use crate::inspect::{Code, Finding, Inspection};
 use crate::pool::Pool;
 use crate::tensor::Tensor;
-use perwatt_model::{FolderError, ModelFolder};
+use perwatt_model::{FileSpec, FolderError, ModelFolder};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -198,29 +199,60 @@ impl Loader {
             .map(|profile| open_device(profile, access))
             .transpose()?;
         let (id, node) = device.unzip();
-        let model = self.load_model(&spec.artifact)?;
+        let model = self.model(&spec.artifact)?;
         let variant = Variant::new(&spec.name, model, id, node).map_err(LoadError::Thread)?;
         variant.warm(&self.signature)?;
         Ok(variant)
     }
 
-    fn load_model(&mut self, artifact: &str) -> Result<Arc<dyn Model>, LoadError> {
+    /// Looks into a file without loading it.
+    ///
+    /// # Errors
+    /// When it is not as `model.yaml` says.
+    pub fn inspect(&self, artifact: &str) -> Result<Inspection, LoadError> {
+        let (file, content) = self.read(artifact)?;
+        Ok(self.look_into(file, &content))
+    }
+
+    /// Loads a file, or finds it among those that were loaded.
+    ///
+    /// # Errors
+    /// When it is not as `model.yaml` says, or its backend refuses it.
+    pub fn model(&mut self, artifact: &str) -> Result<Arc<dyn Model>, LoadError> {
         if let Some(model) = self.loaded.get(artifact) {
             return Ok(model.clone());
         }
-        let file = self
-            .folder
-            .manifest()
-            .file(artifact)
-            .ok_or_else(|| LoadError::NoFile(artifact.into()))?;
-        let content = self.folder.read_file(file)?;
+        let (file, content) = self.read(artifact)?;
+        let load = || match self.look_into(file, &content).refusal() {
+            Some(refusal) => Err(BackendError(refusal)),
+            None => backend(file.backend).load(&content, file, &self.signature),
+        };
         // A hostile file may make a backend panic; that is a refusal like any other.
-        let load = AssertUnwindSafe(|| backend(file.backend).load(&content, file, &self.signature));
-        let model = catch_unwind(load).unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
+        let model = catch_unwind(AssertUnwindSafe(load));
+        let model = model.unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
         let path = file.path.below(self.folder.path());
         let model = model.map_err(|source| LoadError::Backend { path, source })?;
         self.loaded.insert(artifact.to_owned(), model.clone());
         Ok(model)
+    }
+
+    fn read(&self, artifact: &str) -> Result<(&FileSpec, Vec<u8>), LoadError> {
+        let file = self.folder.manifest().file(artifact);
+        let file = file.ok_or_else(|| LoadError::NoFile(artifact.into()))?;
+        Ok((file, self.folder.read_file(file)?))
+    }
+
+    fn look_into(&self, file: &FileSpec, content: &[u8]) -> Inspection {
+        let look = AssertUnwindSafe(|| backend(file.backend).inspect(content, file, &self.signature));
+        catch_unwind(look).unwrap_or_else(|_| {
+            let mut inspection = Inspection::default();
+            inspection.add(Finding::error(
+                Code::Format,
+                "",
+                "the backend panicked while it looked into the file",
+            ));
+            inspection
+        })
     }
 }
 

@@ -6,12 +6,19 @@ mod spiking;
 pub use onnx::Onnx;
 pub use spiking::Spiking;
 
+use crate::inspect::Inspection;
 use crate::tensor::Tensor;
 use perwatt_model::{FileSpec, Manifest, TensorSpec};
 use std::sync::Arc;
 
 /// Loads model files of one kind.
 pub trait Backend: Send + Sync {
+    /// Looks into `content` without running it, and names everything that is wrong. An error among the
+    /// findings refuses the file, in the runtime as in `model check`.
+    fn inspect(&self, _content: &[u8], _file: &FileSpec, _signature: &Signature) -> Inspection {
+        Inspection::default()
+    }
+
     /// Makes `content`, the checked content of `file`, ready to run with exactly these tensors.
     ///
     /// # Errors
@@ -31,6 +38,11 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// When the model or its device fails; the caller then tries another variant.
     fn infer(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
+
+    /// Multiply-accumulates of one inference, those of element-wise operators included, where the backend knows.
+    fn operations(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The tensors of a model file, in the order in which they are passed.

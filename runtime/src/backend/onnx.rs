@@ -1,6 +1,11 @@
 //! ONNX graphs, run by tract on the CPU.
 
+mod cost;
+mod inspect;
+mod tensors;
+
 use super::{Backend, BackendError, Model, Signature};
+use crate::inspect::Inspection;
 use crate::tensor::{Data, Tensor, with_elements};
 use bytes::Bytes;
 use perwatt_model::{Datatype, FileSpec, TensorSpec};
@@ -17,6 +22,10 @@ use tract_onnx::tract_hir::infer::Factoid;
 pub struct Onnx;
 
 impl Backend for Onnx {
+    fn inspect(&self, content: &[u8], file: &FileSpec, signature: &Signature) -> Inspection {
+        inspect::inspect(content, file, signature)
+    }
+
     fn load(
         &self,
         content: &[u8],
@@ -44,6 +53,10 @@ struct Graph {
 }
 
 impl Model for Graph {
+    fn operations(&self) -> Option<u64> {
+        cost::multiply_accumulates(self.plan.model())
+    }
+
     fn infer(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
         let run = || -> TractResult<Vec<Tensor>> {
             let inputs = inputs
