@@ -1,4 +1,9 @@
-//! Figures: measured on the real cluster, written as JSON.
+//! Figures, written as JSON: of the main job on the real cluster, and of the runtime beside its peers.
+
+mod echo;
+mod load;
+mod runtime;
+mod server;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -44,17 +49,47 @@ impl Figure {
             machine: machine(),
         }
     }
+
+    /// With what a peer gives in the same run; the ratio is ours over the peer's.
+    fn against(mut self, peer: &str, value: f64) -> Self {
+        self.peer = Some(peer.to_owned());
+        self.peer_value = Some(value);
+        self.ratio = Some(self.value / value);
+        self
+    }
 }
+
+/// The figures that can be measured, in the order in which all are.
+const NAMES: [&str; 4] = [
+    "main-job",
+    "runtime-overhead",
+    "runtime-throughput",
+    "runtime-footprint",
+];
 
 /// Measures the figures of one name, or all of them.
 ///
 /// # Errors
 /// When a figure cannot be measured, or there is none of this name.
 pub async fn run(name: Option<&str>) -> Result<()> {
+    let Some(name) = name else {
+        for name in NAMES {
+            write(name, &measure(name).await?)?;
+        }
+        return Ok(());
+    };
+    write(name, &measure(name).await?)
+}
+
+async fn measure(name: &str) -> Result<Vec<Figure>> {
     match name {
-        None | Some("main-job") => write("main-job", &main_job().await?),
-        Some(other) => Err(Error::Client(format!(
-            "there is no figure {other:?}; there is: main-job"
+        "main-job" => main_job().await,
+        "runtime-overhead" => runtime::overhead().await,
+        "runtime-throughput" => runtime::throughput().await,
+        "runtime-footprint" => runtime::footprint().await,
+        other => Err(Error::Client(format!(
+            "there is no figure {other:?}; there are: {}",
+            NAMES.join(", ")
         ))),
     }
 }
@@ -257,6 +292,12 @@ fn write(name: &str, figures: &[Figure]) -> Result<()> {
     std::fs::write(&path, text).map_err(|error| failed(&error))?;
     for figure in figures {
         println!("{:>12.1} {:<8} {}", figure.value, figure.unit, figure.name);
+        if let (Some(peer), Some(value), Some(ratio)) = (&figure.peer, figure.peer_value, figure.ratio) {
+            println!(
+                "{value:>12.1} {:<8} {peer}: ours is {ratio:.2} of it",
+                figure.unit
+            );
+        }
     }
     println!("written to target/bench/{name}.json");
     Ok(())

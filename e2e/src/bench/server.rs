@@ -1,0 +1,194 @@
+//! Servers under measurement: the runtime, and its peer MLServer, each alone on one core.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::echo::NAME;
+use super::load::{Connection, Request, SERVER_CORE};
+use crate::product::{Error, Result};
+use crate::{programs, project};
+
+/// A server that is not ready by then never will be.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a second the kernel counts processor time; the same on every Linux that matters.
+const TICKS_PER_SECOND: f64 = 100.0;
+/// The peer's version, as its requirements pin it.
+pub const PEER: &str = "MLServer 1.7.1 with ONNX Runtime 1.32.0";
+
+/// A server process; it ends with this value.
+pub struct Server {
+    child: Child,
+    /// Where it answers over HTTP.
+    pub address: SocketAddr,
+    /// From its start to its first "ready".
+    pub start: Duration,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Our runtime, with this model folder.
+    pub fn runtime(folder: &Path) -> Result<Self> {
+        let program = programs::find("perwatt-runtime")?;
+        let [rest, admin] = [free_port()?, free_port()?];
+        let mut command = on_core(&program);
+        command.env_clear().arg(folder);
+        command.args(["--rest", &rest.to_string(), "--admin", &admin.to_string()]);
+        Self::start(command, rest, &folder.join("runtime.log"))
+    }
+
+    /// The peer, with the same file; it has no folder format of its own for a bare ONNX file.
+    pub fn peer(folder: &Path) -> Result<Self> {
+        let program = install_peer()?;
+        let [rest, grpc, metrics] = [free_port()?, free_port()?, free_port()?];
+        let write = |name: &str, value: serde_json::Value| {
+            std::fs::write(folder.join(name), value.to_string()).map_err(|error| client(&name, &error))
+        };
+        write(
+            "settings.json",
+            json!({"host": "127.0.0.1", "http_port": rest.port(), "grpc_port": grpc.port(),
+                "metrics_port": metrics.port(), "metrics_endpoint": null, "debug": false,
+                // Its workers are processes behind a queue: for one core they only cost.
+                "parallel_workers": 0, "gzip_enabled": false}),
+        )?;
+        write(
+            "model-settings.json",
+            json!({"name": NAME, "implementation": "model.OnnxModel",
+                "parameters": {"uri": folder.join("echo.onnx"), "version": "1"}}),
+        )?;
+        let code = project().join("e2e/bench/mlserver/model.py");
+        std::fs::copy(&code, folder.join("model.py")).map_err(|error| client(&code.display(), &error))?;
+        let mut command = on_core(&program);
+        command.args(["start", "."]).current_dir(folder);
+        Self::start(command, rest, &folder.join("mlserver.log"))
+    }
+
+    fn start(mut command: Command, address: SocketAddr, log: &Path) -> Result<Self> {
+        let file = File::create(log).map_err(|error| client(&log.display(), &error))?;
+        let both = file.try_clone().map_err(|error| client(&log.display(), &error))?;
+        command.stdin(Stdio::null()).stdout(both).stderr(file);
+        let began = Instant::now();
+        let child = command.spawn().map_err(|error| client(&"the server", &error))?;
+        let mut server = Self {
+            child,
+            address,
+            start: Duration::ZERO,
+            log: log.to_path_buf(),
+        };
+        server.wait_until_ready(began)?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self, began: Instant) -> Result<()> {
+        let ready = Request::get(&format!("/v2/models/{NAME}/ready"));
+        loop {
+            let answer = Connection::open(self.address).and_then(|mut connection| connection.ask(&ready));
+            if matches!(answer, Ok((200, _))) {
+                self.start = began.elapsed();
+                return Ok(());
+            }
+            let ended = self.child.try_wait().ok().flatten();
+            if ended.is_some() || began.elapsed() > PATIENCE {
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(5).collect();
+                return Err(Error::Client(format!("a server did not become ready: {tail:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Seconds of processor time that it has used.
+    #[allow(clippy::cast_precision_loss, reason = "ticks of a short run")]
+    pub fn processor_seconds(&self) -> Result<f64> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(&path).map_err(|error| client(&path, &error))?;
+        // The name in brackets may hold anything; user and system time are the 12th and 13th field after it.
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let ticks: u64 = after
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|t| t.parse::<u64>().ok())
+            .sum();
+        Ok(ticks as f64 / TICKS_PER_SECOND)
+    }
+
+    /// MiB of memory that is resident now.
+    pub fn resident_mebibytes(&self) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(&path).map_err(|error| client(&path, &error))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());
+        kib.map(|kib| kib / 1024.0)
+            .ok_or_else(|| Error::Client(format!("{path} tells no resident memory")))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> Error {
+    Error::Client(format!("{what}: {error}"))
+}
+
+/// A command that runs on the server's core, from its first instruction on.
+fn on_core(program: &Path) -> Command {
+    let mut command = Command::new("/usr/bin/taskset");
+    command
+        .args(["--cpu-list", &SERVER_CORE.to_string()])
+        .arg(program);
+    command
+}
+
+/// A port that is free now; the server takes it a moment later.
+fn free_port() -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| client(&"a free port", &error))?;
+    listener
+        .local_addr()
+        .map_err(|error| client(&"a free port", &error))
+}
+
+/// The peer's program, installed once into the cache from its pinned requirements.
+fn install_peer() -> Result<PathBuf> {
+    let requirements = project().join("e2e/bench/mlserver/requirements.txt");
+    let wanted = std::fs::read(&requirements).map_err(|error| client(&requirements.display(), &error))?;
+    let folder = crate::cluster::cache().join("mlserver");
+    let (python, program) = (folder.join("bin/python"), folder.join("bin/mlserver"));
+    let installed = folder.join("installed.txt");
+    if std::fs::read(&installed).is_ok_and(|found| found == wanted) {
+        return Ok(program);
+    }
+    let run = |command: &mut Command| {
+        let output = command.output().map_err(|error| client(&"python3", &error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Error::Client(format!(
+            "the peer cannot be installed from the package index: {said}"
+        )))
+    };
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder))?;
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--requirement",
+    ];
+    run(Command::new(&python).args(pip).arg(&requirements))?;
+    std::fs::write(&installed, wanted).map_err(|error| client(&installed.display(), &error))?;
+    Ok(program)
+}
