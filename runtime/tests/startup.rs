@@ -78,7 +78,7 @@ fn a_file_that_is_no_graph_or_another_graph() {
     );
     refused(
         with(&good, &|y| y.replace("samples: 2", "samples: 1")),
-        &["does not fit model.yaml"],
+        &["\"x\"", "[1, 6]", "[1, 5]", "context included"],
     );
     refused(
         with(&good, &|y| {
