@@ -29,8 +29,11 @@ pub fn inspect(content: &[u8], file: &FileSpec, signature: &Signature) -> Inspec
     let model = match ModelProto::decode(content) {
         Ok(model) => model,
         Err(error) => {
+            // What is wrong stands last, behind the path to it, which may be long.
+            let cause = error.to_string();
+            let cause = cause.rsplit(": ").next().unwrap_or_default();
             let message =
-                format!("it is not a readable ONNX file: {error}; is it cut short, or of another format?");
+                format!("it is not a readable ONNX file: {cause}; is it cut short, or of another format?");
             inspection.add(Finding::error(Code::Format, "", message));
             return inspection;
         }
