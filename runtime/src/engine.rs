@@ -344,7 +344,11 @@ impl Engine {
             }
             chain.succeeded(done.index);
         }
-        for slot in misses.iter().filter_map(|miss| self.slots.get(miss.index)) {
+        // A device that became unhealthy in the middle of a call is no failure of the variant.
+        let failed = misses
+            .iter()
+            .filter(|miss| miss.reason != Reason::DeviceUnhealthy);
+        for slot in failed.filter_map(|miss| self.slots.get(miss.index)) {
             slot.tally.failed();
         }
         self.refresh();

@@ -269,7 +269,7 @@ mod tests {
         let answer = Connection::open(stub.address).and_then(|mut it| it.ask(&request));
         assert_eq!(answer.expect("an answer"), (200, b"{}".to_vec()));
         let outcome = run(stub.address, &request, 2, Duration::from_millis(20)).expect("an outcome");
-        assert!(outcome.times.len() > 0 && outcome.per_second() > 0.0);
+        assert!(!outcome.times.is_empty() && outcome.per_second() > 0.0);
     }
 
     #[test]
