@@ -218,7 +218,6 @@ def a_deadline_that_cannot_be_met_is_one_of_the_protocols_errors():
     http, grpc = triton_http.InferenceServerClient(tiny_rest), triton_grpc.InferenceServerClient(tiny_grpc)
     refused(lambda: http.infer("tiny", tiny_inputs(triton_http, [1, 2, 3, 4]), timeout=1), "504", "no variant answered")
     refused(lambda: grpc.infer("tiny", tiny_inputs(triton_grpc, [1, 2, 3, 4]), timeout=1), "DEADLINE_EXCEEDED")
-    refused(lambda: grpc.infer("tiny", tiny_inputs(triton_grpc, [1, 2, 3, 4]), client_timeout=1e-6), "DEADLINE_EXCEEDED", "")
     assert grpc.infer("tiny", tiny_inputs(triton_grpc, [1, 2, 3, 4]), client_timeout=60).as_numpy("sum").item() == 10
 
 
