@@ -7,7 +7,6 @@
 mod common;
 
 use common::{Runtime, command, echo_folder, tiny_folder};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Runs a program and returns what it printed; its errors go where the test's go.
@@ -21,7 +20,7 @@ fn output(command: &mut Command) -> String {
 #[tokio::test]
 #[ignore = "installs clients from the package index: make clients"]
 async fn the_usual_clients_are_served() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    let here = std::path::absolute("tests/clients").unwrap();
     let python = output(&mut Command::new(here.join("install")));
     let tmp = tempfile::tempdir().unwrap();
     let tiny = Runtime::start(command(&tiny_folder(tmp.path()))).await;
