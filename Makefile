@@ -53,11 +53,11 @@ lint: tools
 	@tools/step "licences, bans and sources" tools/deny --log-level error check bans licenses sources
 
 .PHONY: unit
-unit: model
+unit: model test-data
 	@tools/step "unit and property tests" cargo test --locked --workspace
 
 .PHONY: clients
-clients: tools ## The protocol's usual clients (tritonclient, kserve) against the runtime
+clients: tools python ## The protocol's usual clients (tritonclient, kserve) against the runtime
 	@tools/step "usual clients" cargo test --locked --workspace --test clients -- --ignored --nocapture
 
 .PHONY: e2e
@@ -88,10 +88,18 @@ parts: tools
 	@tools/step "parts of the cluster" e2e/cluster/build "$(PERWATT_CACHE)"
 
 .PHONY: model
-model: tools
+model: tools python
 	@tools/step "model and recording" examples/speech-gate/fetch "$(PERWATT_MODEL_DIR)"
+
+# What the unit tests alone read.
+.PHONY: test-data
+test-data: tools python
 	@tools/step "motion" examples/motion/fetch "$(PERWATT_MOTION_DIR)"
 	@tools/step "spiking network and digits" runtime/spiking/tests/fetch "$(PERWATT_MNIST_DIR)"
+
+.PHONY: python
+python:
+	@tools/python
 
 .PHONY: tools
 tools:

@@ -48,5 +48,12 @@ async fn make_install_serves_the_first_model_on_a_cluster_that_has_the_images() 
         said.contains(r#""name":"speech-gate""#),
         "the model answers: {said}"
     );
+    let ports = [
+        "get",
+        "service/speech-gate",
+        "--output=jsonpath={.spec.ports[*].port}",
+    ];
+    let ports = cluster.kubectl(&ports).await.expect("answers");
+    assert_eq!(ports.trim(), "8080 8081", "REST and gRPC");
     cluster.stop().await.expect("the cluster stops");
 }

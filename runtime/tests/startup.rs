@@ -4,7 +4,9 @@
 
 mod common;
 
-use common::{Runtime, command, npu_and_cpu, request, run_to_end, sha256, tiny_folder, tiny_onnx, tiny_yaml};
+use common::{
+    Runtime, command, command_of, npu_and_cpu, request, run_to_end, sha256, tiny_folder, tiny_onnx, tiny_yaml,
+};
 use serde_json::json;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -178,19 +180,7 @@ fn a_device_node_without_permission_says_which_group_to_look_at() {
     // Root opens everything: run a copy as somebody else, as the pod does.
     let program = tmp.path().join("runtime");
     fs::copy(env!("CARGO_BIN_EXE_perwatt-runtime"), &program).unwrap();
-    let mut command = Command::new(&program);
-    command
-        .arg(&folder)
-        .args([
-            "--rest",
-            "127.0.0.1:0",
-            "--grpc",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-        ])
-        .env_clear();
-    command.stderr(std::process::Stdio::piped());
+    let mut command = command_of(&program, &folder);
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65532).gid(65532);
     } else {

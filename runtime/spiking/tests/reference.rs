@@ -276,18 +276,7 @@ fn the_other_nodes_and_their_numbers_bit_by_bit() {
         "output",
     ];
     let graph = chain(graph, &path);
-    let order = [
-        "input",
-        "delay",
-        "conv",
-        "cuba",
-        "scale",
-        "li",
-        "threshold",
-        "i",
-        "output",
-        "spikes",
-    ];
+    let order = [&path[..], &["spikes"]].concat();
     assert!(compare(&graph, &order, &[], 1000, 0.1) > 1000);
 }
 

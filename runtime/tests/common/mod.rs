@@ -213,7 +213,12 @@ pub struct Runtime {
 
 /// The command, with an environment of its own.
 pub fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perwatt-runtime"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_perwatt-runtime")), folder)
+}
+
+/// The same for a copy of the program.
+pub fn command_of(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .arg(folder)
         .args([
