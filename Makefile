@@ -9,6 +9,7 @@ export CARGO_TARGET_DIR ?= $(PERWATT_CACHE)/target
 export PERWATT_MODEL_DIR ?= $(PERWATT_CACHE)/speech-gate
 export PERWATT_MOTION_DIR ?= $(PERWATT_CACHE)/motion
 export PERWATT_MNIST_DIR ?= $(PERWATT_CACHE)/mnist
+export PERWATT_WAKE_WORD_DIR ?= $(PERWATT_CACHE)/wake-word
 BIN := $(CARGO_TARGET_DIR)/debug
 KUBECONTEXT ?=
 IMAGES ?= registry.example/perwatt
@@ -90,6 +91,7 @@ parts: tools
 .PHONY: model
 model: tools python
 	@tools/step "model and recording" examples/speech-gate/fetch "$(PERWATT_MODEL_DIR)"
+	@tools/step "wake word" examples/wake-word/fetch "$(PERWATT_WAKE_WORD_DIR)"
 
 # What the unit tests alone read.
 .PHONY: test-data
