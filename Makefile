@@ -10,6 +10,8 @@ export PERWATT_MODEL_DIR ?= $(PERWATT_CACHE)/speech-gate
 export PERWATT_MOTION_DIR ?= $(PERWATT_CACHE)/motion
 export PERWATT_MNIST_DIR ?= $(PERWATT_CACHE)/mnist
 export PERWATT_WAKE_WORD_DIR ?= $(PERWATT_CACHE)/wake-word
+export PERWATT_REFERENCE_DIR ?= $(PERWATT_CACHE)/reference
+export PERWATT_ONNXRUNTIME_LIBRARY ?= $(PERWATT_REFERENCE_DIR)/libonnxruntime.so
 BIN := $(CARGO_TARGET_DIR)/debug
 KUBECONTEXT ?=
 IMAGES ?= registry.example/perwatt
@@ -68,7 +70,15 @@ e2e: parts build model ## End-to-end tests on real clusters
 	@tools/step "tests of the cluster itself" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
 
 .PHONY: e2e-full
-e2e-full: e2e ## Every end-to-end test; today the same as e2e
+e2e-full: e2e reference ## Every end-to-end test, and the answers of every backend against its reference
+
+.PHONY: reference
+reference: model peers ## Answers of the backends against onnxruntime and LiteRT from PyPI
+	@tools/step "answers against the references" cargo test --locked --workspace --test photos --test onnxruntime --test silero --test wake_word
+
+.PHONY: peers
+peers: tools
+	@tools/step "references" runtime/tests/reference/set-up "$(PERWATT_REFERENCE_DIR)"
 
 .PHONY: bench
 bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)

@@ -138,6 +138,9 @@ pub struct SequenceSpec {
     /// Inputs that are windows of a signal and overlap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub context: Vec<ContextSpec>,
+    /// The model keeps what it remembers inside, where no tensor shows it: it then runs once for every sequence.
+    #[serde(default, rename = "ownState", skip_serializing_if = "std::ops::Not::not")]
+    pub own_state: bool,
 }
 
 /// A tensor of the model that goes round and that clients never see.
@@ -217,6 +220,8 @@ pub enum SpikingReadout {
 pub enum Backend {
     /// An ONNX graph.
     Onnx,
+    /// A LiteRT (TensorFlow Lite) file.
+    LiteRt,
     /// A spiking network, as NIR.
     Spiking,
 }
@@ -321,6 +326,11 @@ impl Manifest {
         self.sequence.as_ref().map_or(&[], |s| &s.state)
     }
 
+    /// Whether the model keeps its state inside.
+    pub fn has_own_state(&self) -> bool {
+        self.sequence.as_ref().is_some_and(|s| s.own_state)
+    }
+
     fn check(&self) -> Result<(), ManifestError> {
         check_count("inputs", self.inputs.len(), 1, MAX_TENSORS)?;
         check_count("outputs", self.outputs.len(), 1, MAX_TENSORS)?;
@@ -348,10 +358,10 @@ impl Manifest {
     fn check_sequence(&self, sequence: &SequenceSpec) -> Result<(), ManifestError> {
         check_count("sequence.state", sequence.state.len(), 0, MAX_TENSORS)?;
         check_count("sequence.context", sequence.context.len(), 0, MAX_TENSORS)?;
-        if sequence.state.is_empty() && sequence.context.is_empty() {
+        if sequence.state.is_empty() && sequence.context.is_empty() && !sequence.own_state {
             return Err(field(
                 "sequence",
-                "it has neither state nor context: name one, or leave sequence out",
+                "it has neither state, context nor ownState: name one, or leave sequence out",
             ));
         }
         for (i, state) in sequence.state.iter().enumerate() {

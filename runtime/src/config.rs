@@ -1,5 +1,6 @@
 //! What the runtime is told: by the operator through `PERWATT_CONFIG`, or by a folder alone.
 
+use crate::backend::Settings;
 use perwatt_device_socket::{CONTAINER_DIR, DEVICE_ID_ENV, DEVICE_NODE_ENV};
 use perwatt_model::Manifest;
 use serde::Deserialize;
@@ -47,6 +48,9 @@ pub struct VariantConfig {
     /// The profile of the device it needs; nothing for a device-less variant.
     #[serde(default)]
     pub profile: Option<String>,
+    /// How its file is to be run.
+    #[serde(default)]
+    pub backend: Settings,
 }
 
 /// Why the slot is degraded although this pod serves its first variant.
@@ -112,6 +116,7 @@ impl Config {
             name: file.path.to_string(),
             artifact: file.path.to_string(),
             profile: None,
+            backend: Settings::default(),
         };
         Self {
             workload: manifest.name.to_string(),

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::energy::Energy;
 use crate::evidence::Tally;
 use crate::metrics::{EnergyLabels, Metrics, Outcome, Refusal, VariantLabels};
-use crate::sequence::{Memory, Sequences, Shared};
+use crate::sequence::{Held, Memory, Run, Sequences, Shared};
 use crate::tensor::Tensor;
 use crate::variant::{Call, Variant};
 use perwatt_device_socket::DeviceState;
@@ -206,6 +206,7 @@ impl Engine {
             return Err(InferError::Unavailable(why));
         }
         let mut misses = Vec::new();
+        let lost = lost || memory.lost;
         for (place, &index) in candidates.iter().enumerate() {
             let left = query.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -214,12 +215,26 @@ impl Engine {
             let share = self.share(index, left, place + 1 == candidates.len());
             let moved = memory.variant.is_some_and(|before| before != index);
             let start = if moved { Some(self.fresh()) } else { None };
+            let held = if moved { None } else { memory.hold_run() };
             let inputs = start.as_ref().unwrap_or(memory).model_inputs(&query.inputs);
-            match self.attempt(index, inputs, share).await {
-                Attempt::Missed(miss) => misses.push(miss),
+            let run = match (&start, &held) {
+                (Some(start), _) => start.run.clone(),
+                (None, held) => held.as_ref().map(Held::run),
+            };
+            match self.attempt(index, inputs, run, share).await {
+                Attempt::Missed(miss) => {
+                    // A call that never began has not touched the state inside the model.
+                    if let (Reason::Busy, Some(held)) = (miss.reason, held) {
+                        memory.give_back(held);
+                    }
+                    misses.push(miss);
+                }
                 Attempt::Answered(mut outputs, took) => {
                     if let Some(start) = start {
                         *memory = start;
+                    }
+                    if let Some(held) = held {
+                        memory.give_back(held);
                     }
                     memory.advance(index, &query.inputs, &mut outputs);
                     let done = Done {
@@ -266,7 +281,13 @@ impl Engine {
         (chain.candidates(now), first_cause)
     }
 
-    async fn attempt(&self, index: usize, inputs: Option<Vec<Tensor>>, share: Duration) -> Attempt {
+    async fn attempt(
+        &self,
+        index: usize,
+        inputs: Option<Vec<Tensor>>,
+        run: Option<Run>,
+        share: Duration,
+    ) -> Attempt {
         let miss = |reason, message: String, counts| {
             Attempt::Missed(Miss {
                 index,
@@ -282,7 +303,7 @@ impl Engine {
         else {
             return miss(Reason::LoadFailed, "it is not loaded".into(), false);
         };
-        let Some(receiver) = inputs.and_then(|inputs| variant.call(inputs)) else {
+        let Some(receiver) = inputs.and_then(|inputs| variant.call(inputs, run)) else {
             self.metrics.count_attempt(name, Outcome::Busy);
             return miss(Reason::Busy, "its queue is full".into(), false);
         };

@@ -141,6 +141,8 @@ pub struct VariantEvidence {
     pub name: String,
     /// The device it runs on.
     pub device: Option<String>,
+    /// What runs its model; empty where it could not be loaded.
+    pub engine: String,
     /// Its counts.
     #[serde(flatten)]
     pub tally: TallyReading,

@@ -259,7 +259,12 @@ async fn load_variants(
         };
         let milliseconds = start.elapsed().as_millis() as u64;
         match &result {
-            Ok(_) => tracing::info!(variant = spec.name, milliseconds, "loaded, and ran once"),
+            Ok(variant) => tracing::info!(
+                variant = spec.name,
+                engine = variant.engine(),
+                milliseconds,
+                "loaded, and ran once"
+            ),
             Err(error) => tracing::error!(variant = spec.name, %error, "not loaded"),
         }
         variants.push(result);

@@ -1,5 +1,6 @@
 //! What the runtime remembers of sequences, in a table of bounded size.
 
+use crate::backend::{BackendError, Model, SequenceRun};
 use crate::tensor::{Data, Tensor};
 use perwatt_model::Manifest;
 use std::collections::HashMap;
@@ -28,6 +29,60 @@ pub struct Memory {
     pub states: Vec<Tensor>,
     /// For every input the end of its last window; nothing where windows do not overlap.
     pub contexts: Vec<Option<Data>>,
+    /// The state of a model that keeps it inside; nothing for models that do not.
+    pub run: Option<Run>,
+    /// The state inside the model was lost; the next answer says so.
+    pub lost: bool,
+}
+
+/// A model that keeps its state inside, as it runs for one sequence. It is made by the first call that gets
+/// to run, on the thread of that call. Clones are the same run.
+#[derive(Debug, Clone, Default)]
+pub struct Run(Arc<StdMutex<RunState>>);
+
+#[derive(Debug, Default)]
+enum RunState {
+    #[default]
+    New,
+    Begun(Box<dyn SequenceRun>),
+    /// A call failed or panicked: where the state is, nobody knows.
+    Lost,
+}
+
+/// The state inside a model while a call has it.
+#[derive(Debug)]
+pub struct Held {
+    run: Run,
+    lost: bool,
+}
+
+impl Held {
+    /// What the call runs.
+    pub fn run(&self) -> Run {
+        self.run.clone()
+    }
+}
+
+impl Run {
+    /// Runs the next request of the sequence.
+    ///
+    /// # Errors
+    /// When the model fails, did so before, or keeps no state.
+    pub fn infer(&self, model: &dyn Model, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+        // A panic leaves `Lost` behind, and so a poisoned lock holds a whole state.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut run = match std::mem::replace(&mut *state, RunState::Lost) {
+            RunState::Begun(run) => run,
+            RunState::Lost => return Err(BackendError("an earlier call of this sequence failed".into())),
+            RunState::New => match model.begin()? {
+                Some(run) => run,
+                None => return Err(BackendError("the model keeps no state of its own".into())),
+            },
+        };
+        let outputs = run.infer(inputs)?;
+        *state = RunState::Begun(run);
+        Ok(outputs)
+    }
 }
 
 impl Memory {
@@ -48,7 +103,24 @@ impl Memory {
             variant: None,
             states: states.collect(),
             contexts: contexts.collect(),
+            run: manifest.has_own_state().then(Run::default),
+            lost: false,
         }
+    }
+
+    /// Lends the state inside the model to a call. Until it is given back it counts as lost: the call may fail,
+    /// be late, or lose its client half-way, and has then perhaps taken a request in that nobody got an answer to.
+    pub fn hold_run(&mut self) -> Option<Held> {
+        let run = self.run.as_mut().map(std::mem::take)?;
+        let held = Held { run, lost: self.lost };
+        self.lost |= self.variant.is_some();
+        Some(held)
+    }
+
+    /// Takes the state back after a call that was answered, or never began.
+    pub fn give_back(&mut self, held: Held) {
+        self.run = Some(held.run);
+        self.lost = held.lost;
     }
 
     /// What the model takes: the request's inputs after their context, then the states.
@@ -73,6 +145,7 @@ impl Memory {
             }
         }
         self.variant = Some(variant);
+        self.lost = false;
     }
 }
 

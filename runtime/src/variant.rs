@@ -1,9 +1,10 @@
 //! A variant that was loaded: its model, its device, its threads.
 
-use crate::backend::{BackendError, Model, Signature, backend};
+use crate::backend::{BackendError, LoadOptions, Model, Settings, Signature, backend};
 use crate::config::{DeviceAccess, VariantConfig};
 use crate::inspect::{Code, Finding, Inspection};
 use crate::pool::Pool;
+use crate::sequence::Run;
 use crate::tensor::Tensor;
 use perwatt_model::{FileSpec, FolderError, ModelFolder};
 use std::collections::HashMap;
@@ -110,14 +111,18 @@ impl Variant {
     }
 
     /// Queues a call; nothing when the queue is full. A caller that goes away takes its call along,
-    /// unless that has begun.
-    pub fn call(&self, inputs: Vec<Tensor>) -> Option<tokio::sync::oneshot::Receiver<Call>> {
+    /// unless that has begun. `sequence` is the caller's for a model that keeps its state inside.
+    pub fn call(
+        &self,
+        inputs: Vec<Tensor>,
+        sequence: Option<Run>,
+    ) -> Option<tokio::sync::oneshot::Receiver<Call>> {
         let (reply, receiver) = tokio::sync::oneshot::channel();
         let model = self.model.clone();
         let queued = self.pool.submit(move || {
             if !reply.is_closed() {
                 // Nobody listens any more where this fails: the call was late.
-                let _ = reply.send(run(&*model, &inputs));
+                let _ = reply.send(run(&*model, sequence.as_ref(), &inputs));
             }
         });
         queued.then_some(receiver)
@@ -130,7 +135,7 @@ impl Variant {
     pub fn warm(&self, signature: &Signature) -> Result<Duration, LoadError> {
         let zeros = |spec: &perwatt_model::TensorSpec| Tensor::zeros(spec.datatype, &spec.shape);
         let inputs: Vec<_> = signature.inputs.iter().map(zeros).collect();
-        let call = run(&*self.model, &inputs);
+        let call = run(&*self.model, None, &inputs);
         call.outputs.map_err(LoadError::Warm)?;
         self.record(call.took);
         Ok(call.took)
@@ -153,6 +158,11 @@ impl Variant {
         Duration::from_nanos(self.typical_nanoseconds.load(Ordering::Relaxed))
     }
 
+    /// What runs its model.
+    pub fn engine(&self) -> &str {
+        self.model.engine()
+    }
+
     /// Number of calls that wait.
     pub fn queued(&self) -> usize {
         self.pool.queued()
@@ -160,9 +170,13 @@ impl Variant {
 }
 
 /// A model that panics has failed, and the thread that called it goes on.
-fn run(model: &dyn Model, inputs: &[Tensor]) -> Call {
+fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor]) -> Call {
     let start = Instant::now();
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.infer(inputs)))
+    let infer = || match sequence {
+        Some(sequence) => sequence.infer(model, inputs),
+        None => model.infer(inputs),
+    };
+    let outputs = catch_unwind(AssertUnwindSafe(infer))
         .unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
     Call {
         outputs,
@@ -170,11 +184,11 @@ fn run(model: &dyn Model, inputs: &[Tensor]) -> Call {
     }
 }
 
-/// Loads variants; two that run the same file share it in memory.
+/// Loads variants; two that run the same file in the same way share it in memory.
 pub struct Loader {
     folder: ModelFolder,
     signature: Signature,
-    loaded: HashMap<String, Arc<dyn Model>>,
+    loaded: HashMap<(String, Settings), Arc<dyn Model>>,
 }
 
 impl Loader {
@@ -199,7 +213,7 @@ impl Loader {
             .map(|profile| open_device(profile, access))
             .transpose()?;
         let (id, node) = device.unzip();
-        let model = self.model(&spec.artifact)?;
+        let model = self.model(&spec.artifact, &spec.backend)?;
         let variant = Variant::new(&spec.name, model, id, node).map_err(LoadError::Thread)?;
         variant.warm(&self.signature)?;
         Ok(variant)
@@ -209,30 +223,38 @@ impl Loader {
     ///
     /// # Errors
     /// When it is not as `model.yaml` says.
-    pub fn inspect(&self, artifact: &str) -> Result<Inspection, LoadError> {
+    pub fn inspect(&self, artifact: &str, settings: &Settings) -> Result<Inspection, LoadError> {
         let (file, content) = self.read(artifact)?;
-        Ok(self.look_into(file, &content))
+        Ok(self.look_into(file, &content, settings))
     }
 
     /// Loads a file, or finds it among those that were loaded.
     ///
     /// # Errors
     /// When it is not as `model.yaml` says, or its backend refuses it.
-    pub fn model(&mut self, artifact: &str) -> Result<Arc<dyn Model>, LoadError> {
-        if let Some(model) = self.loaded.get(artifact) {
+    pub fn model(&mut self, artifact: &str, settings: &Settings) -> Result<Arc<dyn Model>, LoadError> {
+        let key = (artifact.to_owned(), settings.clone());
+        if let Some(model) = self.loaded.get(&key) {
             return Ok(model.clone());
         }
         let (file, content) = self.read(artifact)?;
-        let load = || match self.look_into(file, &content).refusal() {
-            Some(refusal) => Err(BackendError(refusal)),
-            None => backend(file.backend).load(&content, file, &self.signature),
+        let options = LoadOptions {
+            own_state: self.folder.manifest().has_own_state(),
+            settings: settings.clone(),
+        };
+        let load = || {
+            if let Some(refusal) = self.look_into(file, &content, settings).refusal() {
+                return Err(BackendError(refusal));
+            }
+            let model = backend(file.backend, settings)?.load(&content, file, &self.signature, &options)?;
+            check_own_state(model, options.own_state)
         };
         // A hostile file may make a backend panic; that is a refusal like any other.
         let model = catch_unwind(AssertUnwindSafe(load));
         let model = model.unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
         let path = file.path.below(self.folder.path());
         let model = model.map_err(|source| LoadError::Backend { path, source })?;
-        self.loaded.insert(artifact.to_owned(), model.clone());
+        self.loaded.insert(key, model.clone());
         Ok(model)
     }
 
@@ -242,8 +264,13 @@ impl Loader {
         Ok((file, self.folder.read_file(file)?))
     }
 
-    fn look_into(&self, file: &FileSpec, content: &[u8]) -> Inspection {
-        let look = AssertUnwindSafe(|| backend(file.backend).inspect(content, file, &self.signature));
+    fn look_into(&self, file: &FileSpec, content: &[u8], settings: &Settings) -> Inspection {
+        // What the settings name and is not there is said when the file is loaded.
+        let look = || match backend(file.backend, settings) {
+            Ok(backend) => backend.inspect(content, file, &self.signature),
+            Err(_) => Inspection::default(),
+        };
+        let look = AssertUnwindSafe(look);
         catch_unwind(look).unwrap_or_else(|_| {
             let mut inspection = Inspection::default();
             inspection.add(Finding::error(
@@ -254,6 +281,16 @@ impl Loader {
             inspection
         })
     }
+}
+
+/// A model whose state should lie inside it must have one: else every request of a sequence would be the first.
+fn check_own_state(model: Arc<dyn Model>, own_state: bool) -> Result<Arc<dyn Model>, BackendError> {
+    if own_state && model.begin()?.is_none() {
+        return Err(BackendError(
+            "model.yaml says sequence.ownState, but this file keeps no state: declare sequence.state".into(),
+        ));
+    }
+    Ok(model)
 }
 
 /// The device's id and its node, opened as the variant will use it.

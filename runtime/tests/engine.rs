@@ -79,6 +79,7 @@ fn bench(count: usize) -> Bench {
         name: format!("v{i}"),
         artifact: "a".into(),
         profile: None,
+        backend: Default::default(),
     };
     let config = Config {
         variants: (0..count).map(spec).collect(),

@@ -10,7 +10,7 @@ mod data;
 use common::{Runtime, command};
 use data::{Recording, STEPS, events, parse};
 use perwatt_model::Manifest;
-use perwatt_runtime::backend::{Signature, backend};
+use perwatt_runtime::backend::{LoadOptions, Settings, Signature, backend};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -101,7 +101,12 @@ fn refusal(from: &str, to: &str) -> String {
     assert!(MODEL.contains(from), "{from}");
     let manifest = Manifest::parse(&MODEL.replacen(from, to, 1)).unwrap();
     let file = &manifest.files[0];
-    let loaded = backend(file.backend).load(NETWORK, file, &Signature::of(&manifest));
+    let options = LoadOptions {
+        own_state: false,
+        settings: Settings::default(),
+    };
+    let backend = backend(file.backend, &options.settings).unwrap();
+    let loaded = backend.load(NETWORK, file, &Signature::of(&manifest), &options);
     loaded.err().map(|error| error.to_string()).unwrap_or_default()
 }
 

@@ -6,7 +6,7 @@ use super::report::{Line, Load, Measured};
 use super::{Limits, ModelError, ProbeArgs};
 use hdrhistogram::Histogram;
 use perwatt_model::ModelFolder;
-use perwatt_runtime::backend::{Model, Signature};
+use perwatt_runtime::backend::{Model, Settings, Signature};
 use perwatt_runtime::inspect::{Code, Finding};
 use perwatt_runtime::tensor::{Data, Tensor};
 use perwatt_runtime::variant::Loader;
@@ -76,8 +76,9 @@ fn probe(args: &ProbeArgs, report: &impl Fn(Line)) -> Result<(), Finding> {
     let folder = ModelFolder::open(&args.folder).map_err(|error| refuse(Code::Manifest, &error))?;
     let signature = Signature::of(folder.manifest());
     let mut loader = Loader::new(folder);
+    let settings = Settings::default();
     let inspection = loader
-        .inspect(&args.file)
+        .inspect(&args.file, &settings)
         .map_err(|error| refuse(Code::Load, &error))?;
     let is_refused = inspection.refusal().is_some();
     report(Line::Inspected(inspection));
@@ -85,7 +86,7 @@ fn probe(args: &ProbeArgs, report: &impl Fn(Line)) -> Result<(), Finding> {
         return Ok(());
     }
     let model = loader
-        .model(&args.file)
+        .model(&args.file, &settings)
         .map_err(|error| refuse(Code::Load, &error))?;
     let loaded = began.elapsed();
     report(Line::Loaded);

@@ -3,6 +3,7 @@
 
 mod base;
 mod debian;
+mod litert;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -54,26 +55,29 @@ impl ProductImages {
 /// seconds where something changed.
 pub fn product(progress: &Progress) -> Result<ProductImages> {
     let base = base::folder(progress)?;
-    let pack = |name: &str| {
+    let pack = |name: &str, layers: &[PathBuf], env: &[&str]| {
         let binary = programs::find(&format!("perwatt-{name}"))?;
         progress.say(format!("image perwatt/{name}"));
-        pack_binary(
+        let below = Below { layers, env };
+        pack_on(
             &format!("registry.example/perwatt/{name}"),
             &binary,
-            Some(&base),
+            &below,
             Some(USER),
         )
     };
+    let plain = [base.clone()];
+    let with_litert = [base, litert::folder(progress)?];
     Ok(ProductImages {
-        operator: pack("operator")?,
-        device_plugin: pack("device-plugin")?,
-        runtime: pack("runtime")?,
+        operator: pack("operator", &plain, &[])?,
+        device_plugin: pack("device-plugin", &plain, &[])?,
+        runtime: pack("runtime", &with_litert, &[litert::ENV])?,
     })
 }
 
 /// Packs the sandbox image: one static program that waits.
 pub(crate) fn sandbox(pause: &Path) -> Result<Packed> {
-    pack_binary("registry.example/perwatt/pause", pause, None, Some(USER))
+    pack_binary("registry.example/perwatt/pause", pause, Some(USER))
 }
 
 /// Packs Debian's static busybox: a shell, a web server and a client for tests.
@@ -92,22 +96,40 @@ pub fn busybox(progress: &Progress) -> Result<Packed> {
         debian::unpack(&["busybox-static"], work.path(), &unpacked)?;
         fs::rename(unpacked.join("bin/busybox"), &binary).map_err(failed)?;
     }
-    pack_binary("registry.example/perwatt/busybox", &binary, None, Some(USER))
+    pack_binary("registry.example/perwatt/busybox", &binary, Some(USER))
 }
 
-/// Packs an image that holds one program, which is also its entry point, on top
-/// of a base or on nothing. The same content is packed once.
-pub fn pack_binary(name: &str, binary: &Path, base: Option<&Path>, user: Option<&str>) -> Result<Packed> {
+/// Packs an image that holds one program, which is also its entry point, and nothing else.
+pub fn pack_binary(name: &str, binary: &Path, user: Option<&str>) -> Result<Packed> {
+    let nothing = Below {
+        layers: &[],
+        env: &[],
+    };
+    pack_on(name, binary, &nothing, user)
+}
+
+/// What lies below a program: folders whose names change with their content, and the environment they need.
+struct Below<'a> {
+    layers: &'a [PathBuf],
+    env: &'a [&'a str],
+}
+
+/// Packs an image with one program on top of layers. The same content is packed once.
+fn pack_on(name: &str, binary: &Path, below: &Below, user: Option<&str>) -> Result<Packed> {
     let failed = |why: String| Error::Image {
         image: name.to_owned(),
         why,
     };
-    let base_name = base
-        .and_then(Path::file_name)
-        .unwrap_or_default()
-        .to_string_lossy();
-    let key = key(binary, &[RECIPE, name, &base_name, user.unwrap_or_default()])
-        .map_err(|error| failed(format!("{}: {error}", binary.display())))?;
+    let layer_names = below
+        .layers
+        .iter()
+        .filter_map(|layer| layer.file_name()?.to_str());
+    let words: Vec<&str> = [RECIPE, name, user.unwrap_or_default()]
+        .into_iter()
+        .chain(layer_names)
+        .chain(below.env.iter().copied())
+        .collect();
+    let key = key(binary, &words).map_err(|error| failed(format!("{}: {error}", binary.display())))?;
     let short = name.rsplit('/').next().unwrap_or(name);
     let folder = cache().join("images");
     let record = folder.join(format!("{short}-{key}.json"));
@@ -121,13 +143,18 @@ pub fn pack_binary(name: &str, binary: &Path, base: Option<&Path>, user: Option<
         name,
         // What the chart names where nobody gives it a digest.
         tag: Some(env!("CARGO_PKG_VERSION")),
-        layers: base
-            .map(Path::to_owned)
-            .into_iter()
+        layers: below
+            .layers
+            .iter()
+            .cloned()
             .chain([layer.path().to_owned()])
             .collect(),
         entrypoint: vec![program],
-        env: vec!["PATH=/usr/bin:/bin".to_owned()],
+        env: ["PATH=/usr/bin:/bin"]
+            .iter()
+            .chain(below.env)
+            .map(ToString::to_string)
+            .collect(),
         user: user.map(str::to_owned),
     };
     let file = folder.join(format!("{short}-{key}.tar"));

@@ -1,14 +1,23 @@
 //! What runs a model file, behind one small trait; each backend is a thin adapter in a file of its own.
 
+mod checkout;
+mod litert;
 mod onnx;
+mod onnxruntime;
+pub mod settings;
 mod spiking;
 
+pub use litert::LiteRt;
 pub use onnx::Onnx;
+pub use onnxruntime::OnnxRuntime;
+pub use settings::Settings;
 pub use spiking::Spiking;
 
 use crate::inspect::Inspection;
 use crate::tensor::Tensor;
 use perwatt_model::{FileSpec, Manifest, TensorSpec};
+use settings::Engine;
+use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Loads model files of one kind.
@@ -28,10 +37,20 @@ pub trait Backend: Send + Sync {
         content: &[u8],
         file: &FileSpec,
         signature: &Signature,
+        options: &LoadOptions,
     ) -> Result<Arc<dyn Model>, BackendError>;
 }
 
-/// A loaded model. It keeps no state from one call to the next and may be called from several threads.
+/// How a file is to be loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Whether the model keeps its state inside.
+    pub own_state: bool,
+    /// What the variant asks for.
+    pub settings: Settings,
+}
+
+/// A loaded model. It keeps no state from one call of `infer` to the next and may be called from several threads.
 pub trait Model: Send + Sync {
     /// Runs the model on one tensor for each input of the signature, in its order.
     ///
@@ -43,6 +62,28 @@ pub trait Model: Send + Sync {
     fn operations(&self) -> Option<u64> {
         None
     }
+
+    /// Begins a sequence of a model that keeps its state inside; nothing where the runtime keeps the state.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or its device fails.
+    fn begin(&self) -> Result<Option<Box<dyn SequenceRun>>, BackendError> {
+        Ok(None)
+    }
+
+    /// What runs it, and where that has one, its version.
+    fn engine(&self) -> &str {
+        ""
+    }
+}
+
+/// A model that keeps its state inside, for one sequence.
+pub trait SequenceRun: Send + Debug {
+    /// Runs the model on the next request of the sequence.
+    ///
+    /// # Errors
+    /// When the model or its device fails. The state is then unknown: the sequence begins anew.
+    fn infer(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, BackendError>;
 }
 
 /// The tensors of a model file, in the order in which they are passed.
@@ -69,10 +110,31 @@ impl Signature {
 #[error("{0}")]
 pub struct BackendError(pub String);
 
-/// The backend that `model.yaml` names.
-pub fn backend(kind: perwatt_model::Backend) -> &'static dyn Backend {
+/// What runs files of this kind, as `model.yaml` and the variant's settings name it.
+///
+/// # Errors
+/// When the settings contradict themselves.
+pub fn backend(
+    kind: perwatt_model::Backend,
+    settings: &Settings,
+) -> Result<&'static dyn Backend, BackendError> {
     match kind {
-        perwatt_model::Backend::Onnx => &Onnx,
-        perwatt_model::Backend::Spiking => &Spiking,
+        perwatt_model::Backend::Onnx => onnx(settings),
+        perwatt_model::Backend::LiteRt => Ok(&LiteRt),
+        perwatt_model::Backend::Spiking => Ok(&Spiking),
+    }
+}
+
+fn onnx(settings: &Settings) -> Result<&'static dyn Backend, BackendError> {
+    match settings.onnx_engine()? {
+        Engine::Tract => Ok(&Onnx),
+        Engine::OnnxRuntime => Ok(&OnnxRuntime),
+        Engine::Auto => match OnnxRuntime::find() {
+            Ok(()) => Ok(&OnnxRuntime),
+            Err(error) => {
+                tracing::info!(%error, "engine Auto: tract runs the graph");
+                Ok(&Onnx)
+            }
+        },
     }
 }

@@ -4,7 +4,7 @@ mod cost;
 mod inspect;
 mod tensors;
 
-use super::{Backend, BackendError, Model, Signature};
+use super::{Backend, BackendError, LoadOptions, Model, Signature};
 use crate::inspect::Inspection;
 use crate::tensor::{Data, Tensor, with_elements};
 use bytes::Bytes;
@@ -31,6 +31,7 @@ impl Backend for Onnx {
         content: &[u8],
         _file: &FileSpec,
         signature: &Signature,
+        _options: &LoadOptions,
     ) -> Result<Arc<dyn Model>, BackendError> {
         let mut reader = content;
         let graph = tract_onnx::onnx()
@@ -71,6 +72,10 @@ impl Model for Graph {
                 .collect()
         };
         run().map_err(refuse("the graph failed"))
+    }
+
+    fn engine(&self) -> &str {
+        "tract"
     }
 }
 

@@ -3,7 +3,7 @@
 //! A request is a run of steps. Its state goes round as one FP64 tensor where `model.yaml` declares one under
 //! `sequence.state`, so that the next request of the sequence goes on from there; else every request starts anew.
 
-use super::{Backend, BackendError, Model, Signature};
+use super::{Backend, BackendError, LoadOptions, Model, Signature};
 use crate::tensor::{Data, Tensor};
 use perwatt_model::{Datatype, FileSpec, SpikingReadout, SpikingSpec, TensorSpec};
 use perwatt_spiking::{Plan, Port, Readout, read};
@@ -22,6 +22,7 @@ impl Backend for Spiking {
         content: &[u8],
         file: &FileSpec,
         signature: &Signature,
+        _options: &LoadOptions,
     ) -> Result<Arc<dyn Model>, BackendError> {
         let spec = file.spiking.as_ref();
         let spec = spec.ok_or_else(|| refuse("model.yaml says nothing under `spiking` of this file"))?;

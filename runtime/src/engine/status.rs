@@ -171,6 +171,10 @@ impl Engine {
         Some(VariantEvidence {
             name: slot.name.clone(),
             device: slot.variant.as_ref().and_then(|variant| variant.device.clone()),
+            engine: slot
+                .variant
+                .as_ref()
+                .map_or_else(String::new, |variant| variant.engine().to_owned()),
             tally: slot.tally.read(),
             state,
             message: cause.map_or_else(String::new, |cause| cause.message),
