@@ -42,6 +42,8 @@ pub const PORT_OBSERVE: i32 = 9090;
 
 /// Name of the container that runs the model.
 pub const CONTAINER_RUNTIME: &str = "runtime";
+/// The container of a vendor's server beside the runtime.
+pub const CONTAINER_SIDECAR: &str = "sidecar";
 /// Where a pod finds the model image.
 pub const MODEL_DIR: &str = "/model";
 /// Environment variable that holds the runtime's configuration.

@@ -1,6 +1,7 @@
 //! `HardwareProfile`: one kind of device.
 
 use crate::schema;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -66,6 +67,79 @@ pub struct HardwareProfileSpec {
     /// Nameplate power, in milliwatts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
+    /// Who runs models on the device; left out, the runtime does, as `model.yaml` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<ProfileBackend>,
+}
+
+/// Who runs models on a device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.type == 'OpenInference') == has(self.sidecar)").message("backend.type OpenInference needs sidecar (the vendor's server), and no other type takes one"))]
+pub struct ProfileBackend {
+    /// What runs the file: the runtime itself, or a server of the Open Inference Protocol beside it.
+    #[serde(rename = "type")]
+    pub kind: BackendKind,
+    /// The vendor's server. It gets the device and the model, and the runtime asks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sidecar: Option<Sidecar>,
+}
+
+/// What runs a model's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BackendKind {
+    /// The runtime, as `model.yaml` says of the file.
+    Runtime,
+    /// A server of the Open Inference Protocol.
+    OpenInference,
+}
+
+/// A vendor's server of the Open Inference Protocol. It runs beside the runtime in its pod, under restricted
+/// Pod Security, is the one that requests the device, finds the model image at /model, and is restarted when it ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.image.matches('^[^@ ]+@sha256:[0-9a-f]{64}$')").message("sidecar.image must be pinned by digest, as NAME@sha256:…"),
+    validation = Rule::new("!(self.port in [8080, 8081, 9090])").message("sidecar.port is one of the runtime's own (8080, 8081, 9090), and both share one network: choose another")
+)]
+pub struct Sidecar {
+    /// Reference of its image by digest.
+    #[schemars(length(min = 1, max = 512))]
+    pub image: String,
+    /// Where it listens on the loopback interface.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: i32,
+    /// How it is spoken to.
+    #[serde(default)]
+    pub protocol: SidecarProtocol,
+    /// Its command, where not the image's own.
+    #[schemars(length(max = 16), inner(length(max = 256)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Its arguments.
+    #[schemars(length(max = 32), inner(length(max = 256)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// The model's name there; the name in `model.yaml` where it is left out.
+    #[schemars(length(min = 1, max = 256))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// CPU and memory. Default: requests of 50m and 64Mi, a limit of 256Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::workload::resources_schema")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SidecarProtocol {
+    /// Over HTTP.
+    #[default]
+    #[serde(rename = "REST")]
+    Rest,
+    /// Over gRPC.
+    #[serde(rename = "gRPC")]
+    Grpc,
 }
 
 /// What kind of silicon a device is. A CPU is not a device.
@@ -224,6 +298,12 @@ pub struct HardwareProfileStatus {
 }
 
 impl HardwareProfile {
+    /// The vendor's server that runs models on such devices; nothing where the runtime does.
+    #[must_use]
+    pub fn sidecar(&self) -> Option<&Sidecar> {
+        self.spec.backend.as_ref()?.sidecar.as_ref()
+    }
+
     /// The extended resource under which the scheduler knows such devices.
     #[must_use]
     pub fn resource_name(&self) -> String {

@@ -41,7 +41,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.replicas) || self.placement.mode == 'Replicas'").message("replicas belongs to placement.mode Replicas; mode PerNode serves on every chosen node: remove replicas")
+    validation = Rule::new("!has(self.replicas) || self.placement.mode == 'Replicas'").message("replicas belongs to placement.mode Replicas; mode PerNode serves on every chosen node: remove replicas"),
+    validation = Rule::new("self.placement.locality == 'Any' || !self.variants.exists(v, has(v.remote))").message("placement.locality Node and Site keep data where it is: remove the variants with remote, or set locality: Any")
 )]
 pub struct InferenceWorkloadSpec {
     /// The image that holds the model.
@@ -85,7 +86,8 @@ pub struct ModelImage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.device) != has(self.deviceLess)").message("a variant has either device (which devices it needs) or deviceLess (CPU or Emulated): give exactly one")
+    validation = Rule::new("(has(self.device) ? 1 : 0) + (has(self.deviceLess) ? 1 : 0) + (has(self.remote) ? 1 : 0) == 1").message("a variant has either device (which devices it needs) or deviceLess (CPU or Emulated), or remote (a server elsewhere): give exactly one"),
+    validation = Rule::new("has(self.artifact) != has(self.remote)").message("a variant has an artifact (a file of the model image), unless it is remote: the server there has the model")
 )]
 pub struct Variant {
     /// Name of the variant, unique in the workload; replies, metrics and columns show it.
@@ -97,8 +99,12 @@ pub struct Variant {
     /// Set where the variant needs no device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_less: Option<DeviceLess>,
+    /// A server elsewhere that answers in place of this node: data leaves the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
     /// The file of the model image that the variant runs.
-    pub artifact: Artifact,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<Artifact>,
     /// Quality of the variant, where it differs from what `model.yaml` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
@@ -126,6 +132,20 @@ pub enum DeviceLess {
     Cpu,
     /// On the node's processor, by a simulator of a chip.
     Emulated,
+}
+
+/// A server of the Open Inference Protocol elsewhere, such as another site's runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.endpoint.matches('^(http|https|grpc|grpcs)://[^/?#@ ]+(/[A-Za-z0-9._~/-]*)?$')").message("endpoint is http://HOST:PORT, https://HOST, grpc://HOST:PORT or grpcs://HOST:PORT, without a password"))]
+pub struct Remote {
+    /// Where it listens.
+    #[schemars(length(min = 1, max = 512))]
+    pub endpoint: String,
+    /// The model's name there; the name in `model.yaml` where it is left out.
+    #[schemars(length(min = 1, max = 256))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// A file of the model image.
@@ -157,6 +177,9 @@ pub struct Placement {
     /// Nodes that may serve; all nodes where it is left out.
     #[serde(default)]
     pub nodes: NodeLabels,
+    /// How far the data of requests may travel. Node and Site forbid remote variants.
+    #[serde(default)]
+    pub locality: Locality,
     /// What to do where a slot cannot move without a moment in which nothing serves it: keep
     /// what serves and wait (Hold), or move all the same (Allow).
     #[serde(default)]
@@ -172,6 +195,7 @@ impl Default for Placement {
         Self {
             mode: PlacementMode::default(),
             nodes: NodeLabels::default(),
+            locality: Locality::default(),
             on_gap: OnGap::default(),
             autonomy: default_autonomy(),
         }
@@ -190,6 +214,18 @@ pub enum PlacementMode {
     Replicas,
     /// One slot on each chosen node.
     PerNode,
+}
+
+/// How far the data of requests may travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Locality {
+    /// Not off the node.
+    Node,
+    /// Not off the site.
+    Site,
+    /// Anywhere.
+    #[default]
+    Any,
 }
 
 /// What to do where a move cannot be bridged.
@@ -277,7 +313,7 @@ pub struct RuntimeOptions {
 }
 
 /// CPU and memory alone: devices come from the variant, and resource claims are not supported.
-fn resources_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn resources_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let amounts = serde_json::json!({
         "type": "object",
         "maxProperties": 3,

@@ -7,6 +7,7 @@ pub mod folder;
 pub mod image;
 pub mod manifest;
 pub mod names;
+pub mod safe;
 
 pub use folder::{FolderError, ModelFolder};
 pub use image::{ImageError, ImageSpec, Packed, write_image};
@@ -15,3 +16,4 @@ pub use manifest::{
     SpikingReadout, SpikingSpec, StateSpec, TensorSpec,
 };
 pub use names::{FilePath, ModelName, ModelVersion, NameError, Sha256Hex, ShortText, TensorName};
+pub use safe::{SafeElements, SafeValue, Scalar};

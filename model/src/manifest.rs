@@ -3,6 +3,7 @@
 //! Reading text is all that happens here; the files it names are the business of [`crate::folder`].
 
 use crate::names::{FilePath, ModelName, ModelVersion, Sha256Hex, ShortText, TensorName};
+use crate::safe::{self, SafeValue};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -53,6 +54,9 @@ pub struct Manifest {
     /// Names of the classes that the outputs speak of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<ShortText>,
+    /// What a reply carries where no variant answers: one entry for each output, or none.
+    #[serde(default, rename = "safeValue", skip_serializing_if = "Vec::is_empty")]
+    pub safe_value: Vec<SafeValue>,
 }
 
 /// Terms of use.
@@ -268,7 +272,7 @@ pub enum ManifestError {
     },
 }
 
-fn field(field: impl Into<String>, problem: impl Into<String>) -> ManifestError {
+pub(crate) fn field(field: impl Into<String>, problem: impl Into<String>) -> ManifestError {
     ManifestError::Field {
         field: field.into(),
         problem: problem.into(),
@@ -352,6 +356,7 @@ impl Manifest {
             self.model_outputs().iter().map(|t| t.name.as_str()),
         )?;
         check_unique("files", "path", self.files.iter().map(|f| f.path.as_str()))?;
+        safe::check(&self.safe_value, &self.outputs)?;
         self.check_files()
     }
 

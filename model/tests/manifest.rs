@@ -283,3 +283,47 @@ fn a_spiking_network_says_its_steps_and_nothing_else_does() {
     );
     with("backend: Spiking\n  spiking: {steps: 1, window: 2}", &["window"]);
 }
+
+#[test]
+fn safe_values_fit_their_outputs() {
+    let with =
+        |value: &str| Manifest::parse(&GOOD.replace("labels: [speech]", &format!("safeValue: [{value}]")));
+    for value in [
+        "{output: out, value: 0}",
+        "{output: out, value: 0.5}",
+        "{output: out, value: [-1e3]}",
+    ] {
+        let manifest = with(value).unwrap();
+        assert_eq!(manifest.safe_value[0].elements(&manifest.outputs[0]).len(), 1);
+    }
+    for (value, says) in [
+        ("{output: hn, value: 0}", "no output is named \"hn\""),
+        ("{output: out, value: true}", "no FP32"),
+        ("{output: out, value: .nan}", "no FP32"),
+        ("{output: out, value: 1e39}", "no FP32"),
+        ("{output: out, value: [0, 1]}", "2 values"),
+        ("{output: out, value: []}", "0 values"),
+        ("{output: out, value: 0}, {output: out, value: 0}", "twice"),
+        ("{output: out}", "value"),
+    ] {
+        let error = with(value).unwrap_err().to_string();
+        assert!(
+            error.contains("safeValue") && error.contains(says),
+            "{value}: {error}"
+        );
+    }
+    let two = GOOD.replace(
+        "outputs: [{name: out, datatype: FP32, shape: [1, 1]}]",
+        "outputs: [{name: out, datatype: UINT8, shape: [2]}, {name: b, datatype: FP32, shape: [1]}]",
+    );
+    let with =
+        |value: &str| Manifest::parse(&two.replace("labels: [speech]", &format!("safeValue: [{value}]")));
+    let error = with("{output: b, value: 0}").unwrap_err().to_string();
+    assert!(error.contains("every output"), "{error}");
+    let error = with("{output: b, value: 0}, {output: out, value: [1, 256]}")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("value 1 is no UINT8"), "{error}");
+    let manifest = with("{output: b, value: 0}, {output: out, value: 7}").unwrap();
+    assert_eq!(manifest.safe_value[1].elements(&manifest.outputs[0]).len(), 2);
+}

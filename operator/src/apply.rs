@@ -90,13 +90,8 @@ async fn create(
         .assignment
         .profile
         .as_ref()
-        .and_then(|name| snapshot.world.profiles.get(name));
-    let pod = build_pod(
-        plan,
-        workload,
-        profile.map(|profile| profile.resource.as_str()),
-        image,
-    );
+        .and_then(|name| snapshot.profiles.get(name));
+    let pod = build_pod(plan, workload, profile.map(AsRef::as_ref), image);
     let api: Api<Pod> = Api::namespaced(client.clone(), &plan.workload.namespace);
     match api
         .create(

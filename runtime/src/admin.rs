@@ -23,7 +23,7 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/startupz", get(startup))
         .route("/readyz", get(ready))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(live))
         .route("/metrics", get(metrics))
         .route("/evidence", get(evidence))
         .with_state(admin)
@@ -41,6 +41,14 @@ async fn startup(State(admin): State<Admin>) -> Response {
     match admin.engine.get() {
         Some(_) => "ok\n".into_response(),
         None => loading(),
+    }
+}
+
+/// Not alive is what only a restart mends.
+async fn live(State(admin): State<Admin>) -> Response {
+    match admin.engine.get().and_then(|engine| engine.mend()) {
+        Some(stuck) => refuse(stuck),
+        None => "ok\n".into_response(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the runtime is told: by the operator through `PERWATT_CONFIG`, or by a folder alone.
 
 use crate::backend::Settings;
+use crate::chain::{Cause, Reason};
+use crate::remote::Endpoint;
 use perwatt_device_socket::{CONTAINER_DIR, DEVICE_ID_ENV, DEVICE_NODE_ENV};
 use perwatt_model::Manifest;
 use serde::Deserialize;
@@ -36,14 +38,22 @@ pub struct Config {
     /// How long a device must have been healthy before its variant serves again.
     #[serde(default = "default_stable")]
     pub recovery_stable_for_milliseconds: u64,
+    /// Variants that are less accurate never serve; one that declares no accuracy is accurate enough.
+    #[serde(default)]
+    pub minimum_accuracy_permille: Option<u16>,
+    /// How far the data of requests may travel.
+    #[serde(default)]
+    pub locality: Locality,
 }
 
-/// One variant of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// One variant of the chain: a file of the model, or a server elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct VariantConfig {
     /// Its name.
     pub name: String,
-    /// Path of its file in the model's folder.
+    /// Path of its file in the model's folder; empty where a server elsewhere answers.
+    #[serde(default)]
     pub artifact: String,
     /// The profile of the device it needs; nothing for a device-less variant.
     #[serde(default)]
@@ -51,6 +61,48 @@ pub struct VariantConfig {
     /// How its file is to be run.
     #[serde(default)]
     pub backend: Settings,
+    /// The server that answers in its place.
+    #[serde(default)]
+    pub remote: Option<RemoteConfig>,
+    /// Right answers in a thousand, where they differ from what `model.yaml` says.
+    #[serde(default)]
+    pub accuracy_permille: Option<u16>,
+}
+
+/// A server of the Open Inference Protocol: a vendor's sidecar beside us, or a relay elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoteConfig {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// The model's name there; ours where it is left out.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// REST or gRPC; the endpoint's scheme says it where this does not.
+    #[serde(default)]
+    pub protocol: Option<RemoteProtocol>,
+}
+
+/// How a server elsewhere is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs)] // the names say all
+pub enum RemoteProtocol {
+    #[serde(rename = "REST")]
+    Rest,
+    #[serde(rename = "gRPC")]
+    Grpc,
+}
+
+/// How far the data of requests may travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Locality {
+    /// Not off the node: only servers on the loopback interface or a unix socket are asked.
+    Node,
+    /// Not off the site. Which endpoints those are cannot be seen from here, so that it is the same as Node.
+    Site,
+    /// Anywhere.
+    #[default]
+    Any,
 }
 
 /// Why the slot is degraded although this pod serves its first variant.
@@ -99,15 +151,38 @@ impl Config {
                     variant.name
                 )));
             }
-            if manifest.file(&variant.artifact).is_none() {
-                let files: Vec<_> = manifest.files.iter().map(|f| f.path.as_str()).collect();
-                return Err(ConfigError::Invalid(format!(
-                    "variant {:?} names the artifact {:?}, model.yaml has {files:?}",
-                    variant.name, variant.artifact
-                )));
-            }
+            variant.check(manifest)?;
         }
         Ok(config)
+    }
+
+    /// Why a variant must not serve, whatever its health.
+    pub fn check_allowed(&self, variant: &VariantConfig, manifest: &Manifest) -> Option<Cause> {
+        let declared = manifest.file(&variant.artifact).and_then(|file| file.quality);
+        let accuracy = variant
+            .accuracy_permille
+            .or(declared.map(|quality| quality.accuracy_permille));
+        if let (Some(accuracy), Some(minimum)) = (accuracy, self.minimum_accuracy_permille)
+            && accuracy < minimum
+        {
+            let text = format!(
+                "{}: its accuracy is {accuracy} per mille, the workload asks for {minimum}",
+                variant.name
+            );
+            return Some(Cause::new(Reason::BelowMinimumAccuracy, text));
+        }
+        let leaves = variant
+            .remote
+            .as_ref()
+            .filter(|remote| !remote.endpoint.is_on_node())?;
+        if self.locality == Locality::Any {
+            return None;
+        }
+        let text = format!(
+            "{}: {} is off the node, and the workload's locality {:?} forbids that",
+            variant.name, leaves.endpoint, self.locality
+        );
+        Some(Cause::new(Reason::LocalityForbids, text))
     }
 
     /// Every file of a folder as a device-less variant, in order: for a laptop.
@@ -115,8 +190,7 @@ impl Config {
         let variant = |file: &perwatt_model::FileSpec| VariantConfig {
             name: file.path.to_string(),
             artifact: file.path.to_string(),
-            profile: None,
-            backend: Settings::default(),
+            ..VariantConfig::default()
         };
         Self {
             workload: manifest.name.to_string(),
@@ -127,6 +201,8 @@ impl Config {
             variants: manifest.files.iter().map(variant).collect(),
             degraded: None,
             recovery_stable_for_milliseconds: default_stable(),
+            minimum_accuracy_permille: None,
+            locality: Locality::Any,
         }
     }
 
@@ -134,6 +210,33 @@ impl Config {
     pub fn stable_for(&self) -> Duration {
         // More than a year would overflow the clock's arithmetic somewhere.
         Duration::from_millis(self.recovery_stable_for_milliseconds.min(365 * 24 * 3_600_000))
+    }
+}
+
+impl VariantConfig {
+    fn check(&self, manifest: &Manifest) -> Result<(), ConfigError> {
+        let invalid =
+            |problem: String| Err(ConfigError::Invalid(format!("variant {:?} {problem}", self.name)));
+        if let Some(remote) = &self.remote {
+            let length = remote.model.as_ref().map_or(1, String::len);
+            if !(1..=256).contains(&length) {
+                return invalid(format!(
+                    "has a remote.model of {length} bytes, from 1 to 256 are possible"
+                ));
+            }
+            if remote.protocol == Some(RemoteProtocol::Rest) && remote.endpoint.is_grpc() {
+                return invalid(format!("asks for REST at {}", remote.endpoint));
+            }
+            return Ok(());
+        }
+        if manifest.file(&self.artifact).is_some() {
+            return Ok(());
+        }
+        let files: Vec<_> = manifest.files.iter().map(|f| f.path.as_str()).collect();
+        invalid(format!(
+            "names the artifact {:?}, model.yaml has {files:?}",
+            self.artifact
+        ))
     }
 }
 
@@ -203,6 +306,57 @@ mod tests {
             let error = Config::parse(json, &manifest()).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains(CONFIG_ENV), "{error}");
         }
+    }
+
+    #[test]
+    fn a_server_elsewhere_is_named_and_what_is_wrong_with_it_too() {
+        let with = |remote: &str| {
+            let json = JSON.replace(
+                r#""name":"cpu","artifact":"a.onnx""#,
+                &format!(r#""name":"relay","remote":{remote}"#),
+            );
+            Config::parse(&json, &manifest())
+        };
+        let config =
+            with(r#"{"endpoint":"http://hub.example:8080","model":"gate","protocol":"REST"}"#).unwrap();
+        let remote = config.variants[1].remote.as_ref().unwrap();
+        assert_eq!(remote.endpoint.to_string(), "http://hub.example:8080");
+        for (remote, says) in [
+            (r#"{"endpoint":"hub.example","model":"gate"}"#, "hub.example"),
+            (r#"{"endpoint":"http://hub:1","model":""}"#, "remote.model"),
+            (
+                r#"{"endpoint":"grpc://hub:1","model":"m","protocol":"REST"}"#,
+                "asks for REST",
+            ),
+            (r#"{"endpoint":"http://hub:1","model":"m","tls":true}"#, "tls"),
+            (r#"{"model":"m"}"#, "endpoint"),
+        ] {
+            let error = with(remote).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn accuracy_and_locality_bar_variants() {
+        let mut config = Config::parse(JSON, &manifest()).unwrap();
+        config.minimum_accuracy_permille = Some(982);
+        let reason = |config: &Config, i: usize| {
+            let cause = config.check_allowed(&config.variants[i], &manifest());
+            cause.map(|cause| cause.reason)
+        };
+        assert_eq!(reason(&config, 0), Some(Reason::BelowMinimumAccuracy));
+        assert_eq!(reason(&config, 1), None, "none is declared");
+        config.variants[1].remote = Some(RemoteConfig {
+            endpoint: "http://127.0.0.1:8081".try_into().unwrap(),
+            model: None,
+            protocol: None,
+        });
+        config.locality = Locality::Node;
+        assert_eq!(reason(&config, 1), None, "a sidecar is on the node");
+        config.variants[1].remote.as_mut().unwrap().endpoint = "http://hub.example".try_into().unwrap();
+        assert_eq!(reason(&config, 1), Some(Reason::LocalityForbids));
+        config.locality = Locality::Any;
+        assert_eq!(reason(&config, 1), None);
     }
 
     #[test]

@@ -161,7 +161,7 @@ pub enum VariantState {
     Standby,
     /// Its device is unhealthy or recovering, or its breaker is open.
     Tainted,
-    /// It could not be loaded.
+    /// It could not be loaded, or the workload forbids it.
     Failed,
 }
 
@@ -189,4 +189,6 @@ pub struct Evidence {
     pub sequences_restarted: u64,
     /// Requests that another variant than the first answered.
     pub fallbacks: u64,
+    /// Requests that no variant answered, and that got the safe value.
+    pub safe_values: u64,
 }

@@ -69,6 +69,29 @@ pub enum Refusal {
     Failed,
 }
 
+/// Labels of a request that got the safe value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SafeLabels {
+    /// Why no variant answered: `Deadline`, `AllFailed` or `NoVariant`.
+    pub reason: &'static str,
+}
+
+/// Labels of what is sent off the node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EgressLabels {
+    /// What for.
+    pub purpose: Purpose,
+    /// The variant that sent it.
+    pub variant: String,
+}
+
+/// What something is sent off the node for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Purpose {
+    /// A variant whose server is elsewhere.
+    Relay,
+}
+
 /// Labels of energy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EnergyLabels {
@@ -96,6 +119,9 @@ pub struct Metrics {
     pub sequences_restarted: Counter,
     pub in_flight: Gauge,
     pub load_seconds: Family<VariantLabels, Gauge<f64, AtomicU64>>,
+    pub egress_bytes: Family<EgressLabels, Counter>,
+    pub safe_values: Family<SafeLabels, Counter>,
+    pub hung_threads: Family<VariantLabels, Gauge>,
 }
 
 fn latency() -> Histogram {
@@ -121,6 +147,9 @@ impl Metrics {
             sequences_restarted: Counter::default(),
             in_flight: Gauge::default(),
             load_seconds: Family::default(),
+            egress_bytes: Family::default(),
+            safe_values: Family::default(),
+            hung_threads: Family::default(),
         };
         metrics.register(workload, revision);
         metrics
@@ -187,6 +216,21 @@ impl Metrics {
             "Time to load a variant and run it once",
             self.load_seconds.clone(),
         );
+        r.register(
+            "egress_bytes",
+            "Bytes sent off the node, by purpose and variant",
+            self.egress_bytes.clone(),
+        );
+        r.register(
+            "safe_values",
+            "Requests that no variant answered, and that got the safe value, by reason",
+            self.safe_values.clone(),
+        );
+        r.register(
+            "hung_threads",
+            "Threads that hang in a call and were given up",
+            self.hung_threads.clone(),
+        );
     }
 
     /// The metrics in the OpenMetrics text format.
@@ -209,6 +253,23 @@ impl Metrics {
     /// Counts a request that got an error.
     pub fn count_error(&self, reason: Refusal) {
         self.errors.get_or_create(&ErrorLabels { reason }).inc();
+    }
+
+    /// Counts what a variant sends off the node.
+    pub fn egress(&self, purpose: Purpose, variant: &str) -> Counter {
+        let labels = EgressLabels {
+            purpose,
+            variant: variant.to_owned(),
+        };
+        self.egress_bytes.get_or_create(&labels).clone()
+    }
+
+    /// Shows how many threads of a variant hang.
+    pub fn show_hung(&self, variant: &str, threads: usize) {
+        let labels = VariantLabels {
+            variant: variant.to_owned(),
+        };
+        self.hung_threads.get_or_create(&labels).set(threads as i64);
     }
 
     /// Counts a request that a fallback answered.

@@ -5,10 +5,10 @@ use crate::args::Args;
 use crate::chain::Policy;
 use crate::config::{CONFIG_ENV, Config, ConfigError, DeviceAccess};
 use crate::engine::Engine;
+use crate::load::Loading;
 use crate::protocol::service::Service;
 use crate::protocol::{grpc, rest};
 use crate::serve::{Drain, serve, serve_grpc};
-use crate::variant::{LoadError, Loader, Variant};
 use crate::{device, logging};
 use perwatt_model::{FolderError, ModelFolder};
 use std::io;
@@ -18,14 +18,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// A variant that is not loaded and warm by then has failed.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Stack of the thread that loads a model: a graph's rewriting recurses with its depth, and a stack that
-/// overflows ends the process. Only what is used takes memory.
-const LOAD_STACK_BYTES: usize = 64 << 20;
+/// A return to a better variant is later by up to this many percent: a site's runtimes then come one by one.
+const JITTER_PERCENT: u32 = 10;
 /// Requests under way get this long to end. With the drain before it, it fits
 /// into the 30 seconds that Kubernetes gives a pod.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -202,12 +198,14 @@ async fn listen(port: &str, address: SocketAddr) -> Result<TcpListener, RunError
 
 async fn load(folder: ModelFolder, config: Config, access: DeviceAccess) -> Result<Arc<Engine>, RunError> {
     let manifest = folder.manifest().clone();
-    let (variants, times) = load_variants(folder, &config, access).await?;
-    if variants.iter().all(Result::is_err) {
+    let mut loading = Loading::new(folder, access);
+    let mut loaded = loading.load_all(&config).await?;
+    let hanging = loaded.take_hanging();
+    if loaded.variants.iter().all(Result::is_err) {
         let errors = config
             .variants
             .iter()
-            .zip(variants)
+            .zip(loaded.variants)
             .filter_map(|(v, r)| Some((v, r.err()?)));
         let causes = errors
             .map(|(v, error)| format!("\n  {}: {error}", v.name))
@@ -217,69 +215,23 @@ async fn load(folder: ModelFolder, config: Config, access: DeviceAccess) -> Resu
             causes,
         });
     }
-    let policy = Policy::with_stable_for(config.stable_for());
-    let engine = Engine::new(config, manifest, policy, variants).ok_or(RunError::Evidence)?;
-    engine.show_load_times(&times);
-    Ok(Arc::new(engine))
-}
-
-type Loaded = (Vec<Result<Variant, String>>, Vec<Duration>);
-
-/// Loads every variant, each on a thread that is left alone when it hangs.
-async fn load_variants(
-    folder: ModelFolder,
-    config: &Config,
-    access: DeviceAccess,
-) -> Result<Loaded, RunError> {
-    let mut loader = Some(Loader::new(folder.clone()));
-    let (mut variants, mut times) = (Vec::new(), Vec::new());
-    for spec in &config.variants {
-        let start = Instant::now();
-        let (reply, result) = oneshot::channel();
-        // A loader that a hung thread holds is lost; a new one shares nothing with it.
-        let mut own = loader.take().unwrap_or_else(|| Loader::new(folder.clone()));
-        let (job, access) = (spec.clone(), access.clone());
-        let thread = std::thread::Builder::new()
-            .name("load".into())
-            .stack_size(LOAD_STACK_BYTES);
-        thread.spawn(move || {
-            let result = own.load(&job, &access);
-            // Nobody waits any more where this fails.
-            let _ = reply.send((own, result));
-        })?;
-        let result: Result<Variant, String> = match timeout(LOAD_TIMEOUT, result).await {
-            Ok(Ok((own, result))) => {
-                loader = Some(own);
-                result.map_err(|error: LoadError| error.to_string())
-            }
-            Ok(Err(_)) => Err("its loader ended without a word".into()),
-            Err(_) => Err(format!(
-                "it was not loaded within {LOAD_TIMEOUT:?}: does its device hang?"
-            )),
-        };
-        let milliseconds = start.elapsed().as_millis() as u64;
-        match &result {
-            Ok(variant) => tracing::info!(
-                variant = spec.name,
-                engine = variant.engine(),
-                milliseconds,
-                "loaded, and ran once"
-            ),
-            Err(error) => tracing::error!(variant = spec.name, %error, "not loaded"),
-        }
-        variants.push(result);
-        times.push(start.elapsed());
-    }
-    Ok((variants, times))
+    let policy = Policy::with_stable_for(config.stable_for()).with_jitter(JITTER_PERCENT, fastrand::u64(..));
+    let engine = Engine::new(config, manifest, policy, loaded.variants).ok_or(RunError::Evidence)?;
+    engine.show_load_times(&loaded.times);
+    let engine = Arc::new(engine);
+    tokio::spawn(loading.keep_trying(engine.clone(), hanging));
+    Ok(engine)
 }
 
 /// What goes on beside requests, until the process ends.
 fn start_background(engine: &Arc<Engine>, access: DeviceAccess) {
     tokio::spawn(keep_current(engine.clone()));
+    // Also for one that is not loaded yet.
     let uses_device = engine
-        .slots
+        .config
+        .variants
         .iter()
-        .any(|s| s.variant.as_ref().is_some_and(|v| v.device.is_some()));
+        .any(|variant| variant.profile.is_some());
     if let (true, Some(id)) = (uses_device, access.id.clone()) {
         let engine = engine.clone();
         tokio::spawn(async move { device::follow(engine, &access.socket_dir, &id).await });

@@ -1,12 +1,14 @@
-//! A variant that was loaded: its model, its device, its threads.
+//! A variant that was loaded: its model, its device, its threads, or the server that answers for it.
 
 use crate::backend::{BackendError, LoadOptions, Model, Settings, Signature, backend};
-use crate::config::{DeviceAccess, VariantConfig};
+use crate::chain::Reason;
+use crate::config::{DeviceAccess, RemoteConfig, VariantConfig};
 use crate::inspect::{Code, Finding, Inspection};
-use crate::pool::Pool;
+use crate::pool::{Hung, Pool};
+use crate::remote::{Remote, RemoteError};
 use crate::sequence::Run;
 use crate::tensor::Tensor;
-use perwatt_model::{FileSpec, FolderError, ModelFolder};
+use perwatt_model::{FileSpec, FolderError, Manifest, ModelFolder};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,6 +20,11 @@ use std::time::{Duration, Instant};
 
 /// Jobs that may wait before one variant.
 const QUEUE: usize = 256;
+/// A call hangs when it took this long, and this many times what is usual.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+const HANGS_TIMES: u32 = 50;
+/// The time that a server elsewhere has for its first inference.
+const FIRST_INFERENCE: Duration = Duration::from_secs(10);
 
 /// Why a variant cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -65,26 +72,85 @@ pub enum LoadError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// The server that answers for it cannot be used.
+    #[error("{endpoint}: {source}")]
+    Remote {
+        /// Where it listens.
+        endpoint: String,
+        /// What is wrong.
+        source: RemoteError,
+    },
 }
 
 /// A variant that can serve.
 pub struct Variant {
     /// The device it runs on; nothing for a device-less one.
     pub device: Option<String>,
-    model: Arc<dyn Model>,
-    pool: Pool,
+    runner: Runner,
     /// Held open: a device that is in use must not look free.
     _node: Option<File>,
     typical_nanoseconds: AtomicU64,
 }
 
-/// What a model call gave and how long it took.
+/// Who does the work.
+enum Runner {
+    Threads { model: Arc<dyn Model>, pool: Pool },
+    Server(Arc<Remote>),
+}
+
+/// What a variant is asked.
+#[derive(Debug, Default)]
+pub struct Ask {
+    /// One tensor for each input that the variant takes.
+    pub inputs: Vec<Tensor>,
+    /// The sequence, for a variant that keeps them itself.
+    pub sequence: Option<AskedSequence>,
+    /// The sequence's own run, for a model that keeps its state inside.
+    pub run: Option<Run>,
+    /// How long the answer is waited for.
+    pub timeout: Duration,
+}
+
+/// Where in a sequence a call is, as a server elsewhere is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedSequence {
+    /// No other sequence of ours has this number there.
+    pub id: u64,
+    /// It is the first that this server gets.
+    pub start: bool,
+    /// It is the last.
+    pub end: bool,
+}
+
+/// What a call gave and how long it took.
 #[derive(Debug)]
 pub struct Call {
     /// The model's outputs.
     pub outputs: Result<Vec<Tensor>, BackendError>,
+    /// Why there are none, where it is known better than that the call failed.
+    pub reason: Option<Reason>,
     /// Time in the model.
     pub took: Duration,
+    /// Time before that, in the queue.
+    pub waited: Duration,
+    /// The server elsewhere lost the sequence's state.
+    pub sequence_restarted: bool,
+    /// The server elsewhere is degraded itself: reason and message.
+    pub degraded: Option<(String, String)>,
+}
+
+impl Call {
+    /// A call of our own.
+    pub fn new(outputs: Result<Vec<Tensor>, BackendError>, took: Duration, waited: Duration) -> Self {
+        Self {
+            outputs,
+            reason: None,
+            took,
+            waited,
+            sequence_restarted: false,
+            degraded: None,
+        }
+    }
 }
 
 impl Variant {
@@ -101,28 +167,67 @@ impl Variant {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if device.is_some() { 1 } else { cores.min(8) };
         let pool = Pool::start(name, threads, QUEUE)?;
-        Ok(Self {
+        Ok(Self::run_by(Runner::Threads { model, pool }, device, node))
+    }
+
+    fn run_by(runner: Runner, device: Option<String>, node: Option<File>) -> Self {
+        Self {
             device,
-            model,
-            pool,
+            runner,
             _node: node,
             typical_nanoseconds: AtomicU64::new(0),
-        })
+        }
+    }
+
+    /// Makes a variant of a server elsewhere, which must be ready, serve our model, and answer once.
+    ///
+    /// # Errors
+    /// With what is wrong with it.
+    pub async fn connect(config: &RemoteConfig, manifest: &Manifest) -> Result<Self, LoadError> {
+        let connected = Remote::connect(config, manifest).await;
+        let remote = connected.map_err(|source| LoadError::Remote {
+            endpoint: config.endpoint.to_string(),
+            source,
+        })?;
+        let ask = Ask {
+            inputs: zeros(remote.signature()),
+            sequence: None,
+            run: None,
+            timeout: FIRST_INFERENCE,
+        };
+        let call = remote.run(&ask).await;
+        call.outputs.map_err(LoadError::Warm)?;
+        let variant = Self::run_by(Runner::Server(Arc::new(remote)), None, None);
+        variant.record(call.took);
+        Ok(variant)
+    }
+
+    /// The server that answers for it, if there is one.
+    pub fn server(&self) -> Option<&Remote> {
+        match &self.runner {
+            Runner::Threads { .. } => None,
+            Runner::Server(remote) => Some(remote),
+        }
+    }
+
+    /// Whether it remembers sequences itself: it then takes a request's inputs as they are.
+    pub fn keeps_sequences(&self) -> bool {
+        self.server().is_some_and(Remote::keeps_sequences)
     }
 
     /// Queues a call; nothing when the queue is full. A caller that goes away takes its call along,
-    /// unless that has begun. `sequence` is the caller's for a model that keeps its state inside.
-    pub fn call(
-        &self,
-        inputs: Vec<Tensor>,
-        sequence: Option<Run>,
-    ) -> Option<tokio::sync::oneshot::Receiver<Call>> {
+    /// unless a thread has begun it.
+    pub fn call(&self, ask: Ask) -> Option<tokio::sync::oneshot::Receiver<Call>> {
+        let (model, pool) = match &self.runner {
+            Runner::Server(remote) => return remote.call(ask),
+            Runner::Threads { model, pool } => (model.clone(), pool),
+        };
         let (reply, receiver) = tokio::sync::oneshot::channel();
-        let model = self.model.clone();
-        let queued = self.pool.submit(move || {
+        let came = Instant::now();
+        let queued = pool.submit(move || {
             if !reply.is_closed() {
                 // Nobody listens any more where this fails: the call was late.
-                let _ = reply.send(run(&*model, sequence.as_ref(), &inputs));
+                let _ = reply.send(run(&*model, ask.run.as_ref(), &ask.inputs, came));
             }
         });
         queued.then_some(receiver)
@@ -133,9 +238,11 @@ impl Variant {
     /// # Errors
     /// When it fails.
     pub fn warm(&self, signature: &Signature) -> Result<Duration, LoadError> {
-        let zeros = |spec: &perwatt_model::TensorSpec| Tensor::zeros(spec.datatype, &spec.shape);
-        let inputs: Vec<_> = signature.inputs.iter().map(zeros).collect();
-        let call = run(&*self.model, None, &inputs);
+        let inputs = zeros(signature);
+        let Runner::Threads { model, .. } = &self.runner else {
+            return Ok(self.typical());
+        };
+        let call = run(&**model, None, &inputs, Instant::now());
         call.outputs.map_err(LoadError::Warm)?;
         self.record(call.took);
         Ok(call.took)
@@ -160,17 +267,39 @@ impl Variant {
 
     /// What runs its model.
     pub fn engine(&self) -> &str {
-        self.model.engine()
+        match &self.runner {
+            Runner::Threads { model, .. } => model.engine(),
+            Runner::Server(_) => "OpenInference",
+        }
     }
 
     /// Number of calls that wait.
     pub fn queued(&self) -> usize {
-        self.pool.queued()
+        match &self.runner {
+            Runner::Threads { pool, .. } => pool.queued(),
+            Runner::Server(remote) => remote.queued(),
+        }
+    }
+
+    /// Gives up threads that hang in a call, and replaces them while few do.
+    pub fn mend(&self, now: Instant) -> Hung {
+        match &self.runner {
+            Runner::Threads { pool, .. } => pool.mend(now, HANGS_AFTER.max(self.typical() * HANGS_TIMES)),
+            Runner::Server(_) => Hung {
+                threads: 0,
+                all: false,
+            },
+        }
     }
 }
 
+fn zeros(signature: &Signature) -> Vec<Tensor> {
+    let zeros = |spec: &perwatt_model::TensorSpec| Tensor::zeros(spec.datatype, &spec.shape);
+    signature.inputs.iter().map(zeros).collect()
+}
+
 /// A model that panics has failed, and the thread that called it goes on.
-fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor]) -> Call {
+fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor], came: Instant) -> Call {
     let start = Instant::now();
     let infer = || match sequence {
         Some(sequence) => sequence.infer(model, inputs),
@@ -178,10 +307,7 @@ fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor]) -> Call {
     };
     let outputs = catch_unwind(AssertUnwindSafe(infer))
         .unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
-    Call {
-        outputs,
-        took: start.elapsed(),
-    }
+    Call::new(outputs, start.elapsed(), start.saturating_duration_since(came))
 }
 
 /// Loads variants; two that run the same file in the same way share it in memory.

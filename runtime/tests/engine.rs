@@ -74,24 +74,27 @@ impl Drop for Bench {
 }
 
 fn bench(count: usize) -> Bench {
+    bench_of(count, MANIFEST)
+}
+
+fn bench_of(count: usize, manifest: &str) -> Bench {
     let puppets: Vec<_> = (0..count).map(|_| Arc::<Puppet>::default()).collect();
     let spec = |i: usize| VariantConfig {
         name: format!("v{i}"),
         artifact: "a".into(),
-        profile: None,
-        backend: Default::default(),
+        ..VariantConfig::default()
     };
     let config = Config {
         variants: (0..count).map(spec).collect(),
-        ..Config::of_folder(&Manifest::parse(MANIFEST).unwrap())
+        ..Config::of_folder(&Manifest::parse(manifest).unwrap())
     };
     let variant = |p: &Arc<Puppet>| Ok(Variant::new("v", p.clone(), Some("device".into()), None).unwrap());
     let variants = puppets.iter().map(variant).collect();
     let policy = Policy {
-        first_backoff: Duration::from_millis(50),
+        first_backoff: Duration::from_millis(300),
         ..Policy::with_stable_for(Duration::ZERO)
     };
-    let engine = Engine::new(config, Manifest::parse(MANIFEST).unwrap(), policy, variants).unwrap();
+    let engine = Engine::new(config, Manifest::parse(manifest).unwrap(), policy, variants).unwrap();
     Bench {
         engine: Arc::new(engine),
         puppets,
@@ -117,7 +120,7 @@ impl Bench {
 
     async fn who(&self) -> (usize, Option<String>) {
         let answer = self.ask(Duration::from_secs(30)).await.unwrap();
-        (answer.variant, answer.degraded.map(|(reason, _)| reason))
+        (answer.variant.unwrap(), answer.degraded.map(|(reason, _)| reason))
     }
 
     fn calls(&self, index: usize) -> u64 {
@@ -157,7 +160,7 @@ async fn a_hung_device_leaves_time_for_the_fallback() {
     bench.puppets[0].set(HANG);
     bench.puppets[1].set(HANG);
     let answer = bench.ask(Duration::from_millis(2000)).await.unwrap();
-    assert_eq!(answer.variant, 2);
+    assert_eq!(answer.variant, Some(2));
     assert_eq!(answer.degraded.unwrap().0, "Late");
     assert!(bench.engine.metrics.render().contains("outcome=\"Late\"} 1"));
 }
@@ -261,4 +264,50 @@ async fn clients_that_go_away_leave_no_work_behind() {
         "calls that nobody waited for were made: {}",
         bench.calls(0)
     );
+}
+
+#[tokio::test]
+async fn where_the_whole_chain_fails_a_declared_safe_value_is_answered_and_flagged() {
+    let bench = bench_of(2, &format!("{MANIFEST}safeValue: [{{output: y, value: -1.5}}]\n"));
+    let answer = bench.ask(Duration::from_secs(30)).await.unwrap();
+    assert!(!answer.safe_value && answer.variant == Some(0));
+    bench.puppets[0].set(FAIL);
+    bench.puppets[1].set(FAIL);
+    let answer = bench.ask(Duration::from_secs(30)).await.unwrap();
+    assert_eq!((answer.safe_value, answer.variant), (true, None));
+    assert_eq!(answer.outputs[0].data, Data::F32(vec![-1.5]));
+    let (reason, message) = answer.degraded.unwrap();
+    assert!(
+        reason == "AllFailed" && message.contains("v1: told to fail"),
+        "{reason}: {message}"
+    );
+    bench.puppets[0].set(HANG);
+    bench.puppets[1].set(HANG);
+    let late = bench.ask(Duration::from_millis(50)).await.unwrap();
+    assert_eq!(late.degraded.unwrap().0, "Deadline");
+    assert_eq!(bench.engine.safe_values(), 2);
+    assert!(
+        bench
+            .engine
+            .metrics
+            .render()
+            .contains("safe_values_total{reason=\"AllFailed\"} 1")
+    );
+}
+
+#[tokio::test]
+async fn many_failures_at_once_are_one_fault() {
+    let bench = bench(2);
+    bench.puppets[0].set(FAIL);
+    let asks = (0..200).map(|_| bench.ask(Duration::from_secs(30)));
+    for answer in futures::future::join_all(asks).await {
+        assert_eq!(answer.unwrap().variant, Some(1));
+    }
+    // The first back-off is 300 ms: had each failure doubled it, the variant would be away for a minute.
+    bench.puppets[0].set(ANSWER);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while bench.who().await != (0, None) {
+        assert!(Instant::now() < deadline, "it is still away");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -10,7 +10,7 @@ const PROFILE_START: &str =
     "apiVersion: perwatt.dev/v1alpha1\nkind: HardwareProfile\nmetadata: {name: wrong}\nspec:\n";
 
 /// A manifest's rest, and what the refusal must say.
-const WRONG_WORKLOADS: [(&str, &str); 9] = [
+const WRONG_WORKLOADS: [(&str, &str); 13] = [
     (
         "  model: {image: \"registry.example/m:latest\"}\n  variants: [{name: cpu, deviceLess: CPU, artifact: {path: a}}]",
         "kubectl perwatt model pack",
@@ -33,6 +33,22 @@ const WRONG_WORKLOADS: [(&str, &str); 9] = [
         "without '..'",
     ),
     (
+        "  model: {image: MODEL}\n  variants: [{name: relay, remote: {endpoint: \"http://hub:8080\"}, artifact: {path: a}}]",
+        "unless it is remote",
+    ),
+    (
+        "  model: {image: MODEL}\n  variants: [{name: cpu, deviceLess: CPU}]",
+        "unless it is remote",
+    ),
+    (
+        "  model: {image: MODEL}\n  variants: [{name: relay, remote: {endpoint: \"http://u:p@hub\"}}]",
+        "without a password",
+    ),
+    (
+        "  model: {image: MODEL}\n  placement: {locality: Site}\n  variants: [{name: relay, remote: {endpoint: \"http://hub:8080\"}}]",
+        "locality: Any",
+    ),
+    (
         "  model: {image: MODEL}\n  replicas: 2\n  placement: {mode: PerNode}\n  variants: [{name: cpu, deviceLess: CPU, artifact: {path: a}}]",
         "remove replicas",
     ),
@@ -46,7 +62,7 @@ const WRONG_WORKLOADS: [(&str, &str); 9] = [
     ),
 ];
 
-const WRONG_PROFILES: [(&str, &str); 4] = [
+const WRONG_PROFILES: [(&str, &str); 7] = [
     ("  class: ASIC", "provider Perwatt needs discovery"),
     ("  class: ASIC\n  provider: External", "needs resourceName"),
     (
@@ -56,6 +72,18 @@ const WRONG_PROFILES: [(&str, &str); 4] = [
     (
         "  class: CPU\n  discovery: {emulated: {count: 1}}",
         "Unsupported value",
+    ),
+    (
+        "  class: ASIC\n  discovery: {emulated: {count: 1}}\n  backend: {type: OpenInference}",
+        "needs sidecar",
+    ),
+    (
+        "  class: ASIC\n  discovery: {emulated: {count: 1}}\n  backend: {type: OpenInference, sidecar: {image: \"v:1\", port: 8001}}",
+        "pinned by digest",
+    ),
+    (
+        "  class: ASIC\n  discovery: {emulated: {count: 1}}\n  backend: {type: OpenInference, sidecar: {image: \"v@sha256:0000000000000000000000000000000000000000000000000000000000000000\", port: 9090}}",
+        "choose another",
     ),
 ];
 

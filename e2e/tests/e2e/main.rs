@@ -12,6 +12,7 @@ mod api;
 mod faults;
 mod kills;
 mod serving;
+mod sidecar;
 mod support;
 
 use perwatt_e2e::cluster::{Cluster, ClusterOptions};
@@ -100,6 +101,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run(
             "the first example runs on the CPU while the ASIC is taken",
             serving::first(&world),
+        )
+        .await;
+    steps
+        .run(
+            "a vendor's sidecar that is killed under load loses no request",
+            sidecar::killed(&world),
         )
         .await;
     steps

@@ -103,11 +103,12 @@ pub(crate) struct Demand<'w> {
 }
 
 impl<'w> Demand<'w> {
-    /// What a pod of a workload with these requests asks for.
-    pub fn new(requests: &Resources, resource: Option<&'w str>) -> Self {
+    /// What a pod of a workload with these requests asks for, with what runs beside the runtime.
+    pub fn new(requests: &Resources, beside: Option<&Resources>, resource: Option<&'w str>) -> Self {
+        let beside = beside.map(Amounts::of).unwrap_or_default();
         let amounts = Amounts {
             pods: 1,
-            ..Amounts::of(requests)
+            ..Amounts::of(requests).plus(beside)
         };
         Self { amounts, resource }
     }

@@ -1,13 +1,14 @@
 //! The revision: a hash of what runs.
 
 use perwatt_crds::InferenceWorkloadSpec;
+use perwatt_crds::profile::Sidecar;
 use sha2::{Digest, Sha256};
 
-/// Hash of what runs: the model image, the variants (devices and artifacts) and the runtime's
-/// image and settings. Quality, replicas, placement, fallback and service are left out: changing
+/// Hash of what runs: the model image, the variants (devices, artifacts and servers), the runtime's
+/// image and settings, and the vendors' servers of the profiles that it may use. Quality, replicas, placement, fallback and service are left out: changing
 /// them restarts nothing.
 #[must_use]
-pub fn revision(spec: &InferenceWorkloadSpec, runtime_image: &str) -> String {
+pub fn revision(spec: &InferenceWorkloadSpec, runtime_image: &str, sidecars: &[(&str, &Sidecar)]) -> String {
     let mut hash = Sha256::new();
     let mut part = |text: &str| {
         hash.update((text.len() as u64).to_be_bytes());
@@ -16,9 +17,16 @@ pub fn revision(spec: &InferenceWorkloadSpec, runtime_image: &str) -> String {
     part(&spec.model.image);
     for variant in &spec.variants {
         part(&variant.name);
-        part(&variant.artifact.path);
+        part(variant.artifact.as_ref().map_or("", |artifact| &artifact.path));
         part(&json(&variant.device));
         part(&json(&variant.device_less));
+        if let Some(remote) = &variant.remote {
+            part(&json(remote));
+        }
+    }
+    for (profile, sidecar) in sidecars {
+        part(profile);
+        part(&json(sidecar));
     }
     part(runtime_image);
     part(&json(&spec.runtime));

@@ -237,6 +237,7 @@ impl<'w> Slot<'w> {
 
     /// What a new pod of this slot takes.
     pub fn demand(&self, way: &Way<'w>) -> Demand<'w> {
-        Demand::new(&self.workload.requests, way.resource())
+        let beside = way.profile.map(|profile| &profile.beside);
+        Demand::new(&self.workload.requests, beside, way.resource())
     }
 }

@@ -109,6 +109,8 @@ pub struct Profile {
     pub resource: String,
     /// Another plugin registers it: there is no inventory, the kubelet's word is all there is.
     pub external: bool,
+    /// CPU and memory of the vendor's server that runs beside the runtime; nothing where there is none.
+    pub beside: Resources,
 }
 
 /// A workload, with defaults filled in.

@@ -2,6 +2,7 @@
 
 pub mod pod;
 pub mod service;
+pub mod sidecar;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;

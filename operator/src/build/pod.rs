@@ -1,6 +1,7 @@
 //! The pod that serves a slot: pinned to its node by affinity, so that the scheduler still
 //! accounts for the device, under restricted Pod Security, with the model as an image volume.
 
+use super::sidecar::{self, build_sidecar};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, ImageVolumeSource, NodeAffinity,
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSecurityContext, PodSpec, Probe,
@@ -10,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use perwatt_crds::workload::{PlacementMode, Variant};
-use perwatt_crds::{InferenceWorkload, InferenceWorkloadSpec, names, schema};
+use perwatt_crds::{HardwareProfile, InferenceWorkload, InferenceWorkloadSpec, names, schema};
 use perwatt_planner::outcome::PodPlan;
 use perwatt_planner::slot_hash;
 use serde_json::json;
@@ -19,9 +20,14 @@ use std::collections::BTreeMap;
 /// The runtime's user and group: no name on the node, no rights.
 const USER: i64 = 65532;
 
-/// The pod of a plan. `resource` is the extended resource of the planned device.
+/// The pod of a plan. `profile` is that of the planned device.
 #[must_use]
-pub fn build_pod(plan: &PodPlan, workload: &InferenceWorkload, resource: Option<&str>, image: &str) -> Pod {
+pub fn build_pod(
+    plan: &PodPlan,
+    workload: &InferenceWorkload,
+    profile: Option<&HardwareProfile>,
+    image: &str,
+) -> Pod {
     let spec = &workload.spec;
     Pod {
         metadata: ObjectMeta {
@@ -35,7 +41,8 @@ pub fn build_pod(plan: &PodPlan, workload: &InferenceWorkload, resource: Option<
         spec: Some(PodSpec {
             affinity: Some(pin(&plan.assignment.node)),
             automount_service_account_token: Some(false),
-            containers: vec![container(plan, spec, resource, image)],
+            containers: vec![container(plan, spec, profile, image)],
+            init_containers: profile.and_then(build_sidecar).map(|sidecar| vec![sidecar]),
             enable_service_links: Some(false),
             image_pull_secrets: (!spec.model.pull_secrets.is_empty())
                 .then(|| spec.model.pull_secrets.clone()),
@@ -143,14 +150,48 @@ fn tolerations(mode: PlacementMode) -> Vec<Toleration> {
     tolerations
 }
 
-fn container(plan: &PodPlan, spec: &InferenceWorkloadSpec, resource: Option<&str>, image: &str) -> Container {
+/// Adds one device to what a container requests.
+pub(super) fn add_device(resources: &mut ResourceRequirements, profile: &HardwareProfile) {
+    for amounts in [&mut resources.requests, &mut resources.limits] {
+        amounts
+            .get_or_insert_default()
+            .insert(profile.resource_name(), Quantity("1".into()));
+    }
+}
+
+/// What restricted Pod Security asks of every container.
+pub(super) fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".into()]),
+            add: None,
+        }),
+        read_only_root_filesystem: Some(true),
+        ..SecurityContext::default()
+    }
+}
+
+/// Where a container finds the model.
+pub(super) fn model_mount() -> VolumeMount {
+    VolumeMount {
+        name: "model".into(),
+        mount_path: names::MODEL_DIR.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn container(
+    plan: &PodPlan,
+    spec: &InferenceWorkloadSpec,
+    profile: Option<&HardwareProfile>,
+    image: &str,
+) -> Container {
     let mut resources = resources(spec);
-    if let Some(resource) = resource {
-        for amounts in [&mut resources.requests, &mut resources.limits] {
-            amounts
-                .get_or_insert_default()
-                .insert(resource.to_owned(), Quantity("1".into()));
-        }
+    // A sidecar requests the device itself: two containers that ask would get two.
+    if let Some(profile) = profile.filter(|profile| profile.sidecar().is_none()) {
+        add_device(&mut resources, profile);
     }
     Container {
         name: names::CONTAINER_RUNTIME.into(),
@@ -158,7 +199,7 @@ fn container(plan: &PodPlan, spec: &InferenceWorkloadSpec, resource: Option<&str
         image_pull_policy: Some("IfNotPresent".into()),
         env: Some(vec![EnvVar {
             name: names::RUNTIME_CONFIG_ENV.into(),
-            value: Some(runtime_config(plan, spec).to_string()),
+            value: Some(runtime_config(plan, spec, profile).to_string()),
             ..EnvVar::default()
         }]),
         ports: Some(vec![
@@ -167,27 +208,14 @@ fn container(plan: &PodPlan, spec: &InferenceWorkloadSpec, resource: Option<&str
             port("observe", names::PORT_OBSERVE),
         ]),
         resources: Some(resources),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".into()]),
-                add: None,
-            }),
-            read_only_root_filesystem: Some(true),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(restricted()),
         // A model may take a minute to load; once up, only the process itself is watched, so
         // that no probe wakes a sleeping chip.
         startup_probe: Some(probe("/startupz", 1, 120)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 3)),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "model".into(),
-            mount_path: names::MODEL_DIR.into(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(vec![model_mount()]),
         ..Container::default()
     }
 }
@@ -218,29 +246,37 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
 /// CPU and memory of the runtime container: the workload's, or our defaults.
 #[must_use]
 pub fn resources(spec: &InferenceWorkloadSpec) -> ResourceRequirements {
-    spec.runtime.resources.clone().unwrap_or_else(|| {
-        let amount = |pairs: &[(&str, &str)]| {
-            Some(
-                pairs
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned())))
-                    .collect(),
-            )
-        };
-        ResourceRequirements {
-            requests: amount(&[("cpu", "50m"), ("memory", "64Mi")]),
-            limits: amount(&[("memory", "256Mi")]),
-            ..ResourceRequirements::default()
-        }
-    })
+    spec.runtime.resources.clone().unwrap_or_else(default_resources)
+}
+
+/// What a server of one small model needs.
+#[must_use]
+pub fn default_resources() -> ResourceRequirements {
+    let amount = |pairs: &[(&str, &str)]| {
+        Some(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned())))
+                .collect(),
+        )
+    };
+    ResourceRequirements {
+        requests: amount(&[("cpu", "50m"), ("memory", "64Mi")]),
+        limits: amount(&[("memory", "256Mi")]),
+        ..ResourceRequirements::default()
+    }
 }
 
 /// The configuration of the runtime: the chain that it may use inside this pod.
-fn runtime_config(plan: &PodPlan, spec: &InferenceWorkloadSpec) -> serde_json::Value {
+fn runtime_config(
+    plan: &PodPlan,
+    spec: &InferenceWorkloadSpec,
+    profile: Option<&HardwareProfile>,
+) -> serde_json::Value {
     let names = std::iter::once(&plan.assignment.variant).chain(&plan.stand_ins);
     let variants: Vec<_> = names
         .filter_map(|name| spec.variants.iter().find(|variant| &variant.name == name))
-        .map(|variant| runtime_variant(variant, plan))
+        .map(|variant| runtime_variant(variant, plan, profile))
         .collect();
     let degraded = plan
         .degraded
@@ -254,16 +290,40 @@ fn runtime_config(plan: &PodPlan, spec: &InferenceWorkloadSpec) -> serde_json::V
         "revision": plan.assignment.revision,
         "variants": variants,
         "degraded": degraded,
+        "locality": spec.placement.locality,
+        "minimumAccuracyPermille": spec.fallback.minimum_accuracy_permille,
         "recoveryStableForMilliseconds": schema::to_std(&spec.fallback.recovery.stable_for).as_millis() as u64,
     })
 }
 
-fn runtime_variant(variant: &Variant, plan: &PodPlan) -> serde_json::Value {
-    let planned = variant.name == plan.assignment.variant;
-    json!({
+fn runtime_variant(
+    variant: &Variant,
+    plan: &PodPlan,
+    profile: Option<&HardwareProfile>,
+) -> serde_json::Value {
+    let mut entry = json!({
         "name": variant.name,
-        "artifact": variant.artifact.path,
-        "profile": planned.then_some(plan.assignment.profile.as_ref()).flatten(),
         "accuracyPermille": variant.quality.as_ref().map(|quality| quality.accuracy_permille),
-    })
+    });
+    let mut set = |field: &str, value| {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.insert(field.to_owned(), value);
+        }
+    };
+    if let Some(artifact) = &variant.artifact {
+        set("artifact", json!(artifact.path));
+    }
+    if let Some(remote) = &variant.remote {
+        set(
+            "remote",
+            json!({"endpoint": remote.endpoint, "model": remote.model}),
+        );
+    }
+    if variant.name == plan.assignment.variant {
+        match profile.and_then(HardwareProfile::sidecar) {
+            Some(sidecar) => set("remote", sidecar::runtime_remote(sidecar)),
+            None => set("profile", json!(plan.assignment.profile)),
+        }
+    }
+    entry
 }

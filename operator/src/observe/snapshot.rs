@@ -3,11 +3,12 @@
 use super::{Stores, pod};
 use crate::evidence::Evidence;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use kube::ResourceExt;
 use perwatt_crds::inventory::DeviceStatus;
+use perwatt_crds::profile::Sidecar;
 use perwatt_crds::workload::Variant;
-use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, schema};
+use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, InferenceWorkloadSpec, schema};
 use perwatt_planner::revision::revision;
 use perwatt_planner::world::{
     ActiveVariant, Device, Liveness, Needs, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
@@ -88,7 +89,7 @@ impl Snapshot {
                 .collect(),
             workloads: workloads
                 .iter()
-                .map(|(key, workload)| (key.clone(), build_workload(workload, runtime_image)))
+                .map(|(key, workload)| (key.clone(), build_workload(workload, &profiles, runtime_image)))
                 .collect(),
             pods: build_pods(&pods, &workloads, &inventories, evidence),
         };
@@ -200,19 +201,48 @@ fn build_profile(profile: &HardwareProfile) -> Profile {
         class: profile.spec.class,
         resource: profile.resource_name(),
         external: profile.spec.provider == perwatt_crds::profile::Provider::External,
+        beside: profile
+            .sidecar()
+            .map(|sidecar| requested(&crate::build::sidecar::resources(sidecar)))
+            .unwrap_or_default(),
     }
 }
 
-fn build_workload(workload: &InferenceWorkload, runtime_image: &str) -> Workload {
-    let spec = &workload.spec;
-    let resources = crate::build::pod::resources(spec);
-    let mut requests = Resources {
-        pods: 1,
-        ..Resources::default()
-    };
+fn requested(resources: &ResourceRequirements) -> Resources {
+    let mut requests = Resources::default();
     for (name, amount) in resources.requests.iter().flatten() {
         pod::add(&mut requests, &pod::single(name, amount));
     }
+    requests
+}
+
+/// The vendors' servers of the profiles that a workload may use, by profile.
+fn sidecars<'a>(
+    spec: &InferenceWorkloadSpec,
+    profiles: &'a BTreeMap<String, Arc<HardwareProfile>>,
+) -> Vec<(&'a str, &'a Sidecar)> {
+    let may_use = |name: &String, profile: &HardwareProfile| {
+        let devices = spec.variants.iter().filter_map(|variant| variant.device.as_ref());
+        devices.into_iter().any(|device| {
+            device.profiles.as_ref().is_some_and(|names| names.contains(name))
+                || device.class == Some(profile.spec.class)
+        })
+    };
+    let used = profiles.iter().filter(|(name, profile)| may_use(name, profile));
+    used.filter_map(|(name, profile)| Some((name.as_str(), profile.sidecar()?)))
+        .collect()
+}
+
+fn build_workload(
+    workload: &InferenceWorkload,
+    profiles: &BTreeMap<String, Arc<HardwareProfile>>,
+    runtime_image: &str,
+) -> Workload {
+    let spec = &workload.spec;
+    let requests = Resources {
+        pods: 1,
+        ..requested(&crate::build::pod::resources(spec))
+    };
     Workload {
         created: workload
             .metadata
@@ -220,7 +250,7 @@ fn build_workload(workload: &InferenceWorkload, runtime_image: &str) -> Workload
             .as_ref()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         deleting: workload.metadata.deletion_timestamp.is_some(),
-        revision: revision(spec, runtime_image),
+        revision: revision(spec, runtime_image, &sidecars(spec, profiles)),
         mode: spec.placement.mode,
         replicas: workload.replicas(),
         nodes: spec.placement.nodes.clone(),

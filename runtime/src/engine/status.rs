@@ -3,7 +3,7 @@
 use super::{Engine, IN_FLIGHT, lock};
 use crate::chain::{Active, Cause, Reason};
 use crate::evidence::{Evidence, VariantEvidence, VariantState};
-use crate::metrics::VariantLabels;
+use crate::metrics::{Purpose, VariantLabels};
 use crate::variant::Variant;
 use perwatt_device_socket::{DeviceState, Health};
 use std::sync::atomic::Ordering;
@@ -41,11 +41,7 @@ impl Engine {
         let now = Instant::now();
         let mut chain = lock(&self.chain);
         for (index, slot) in self.slots.iter().enumerate() {
-            if slot
-                .variant
-                .as_ref()
-                .is_none_or(|variant| variant.device.is_none())
-            {
+            if slot.device().is_none() {
                 continue;
             }
             match state.health() {
@@ -79,21 +75,102 @@ impl Engine {
         next
     }
 
-    /// Shows how long each variant took to load.
-    pub fn show_load_times(&self, times: &[std::time::Duration]) {
-        for (slot, time) in self.slots.iter().zip(times) {
-            let labels = VariantLabels {
-                variant: slot.name.clone(),
-            };
-            self.metrics
-                .load_seconds
-                .get_or_create(&labels)
-                .set(time.as_secs_f64());
+    /// Takes in a variant that was loaded after the start.
+    pub fn adopt(&self, index: usize, variant: Variant) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        if slot.variant.set(variant).is_err() {
+            return;
+        }
+        self.watch_sent(index);
+        lock(&self.chain).loaded(index);
+        // What the agent said so far holds for this variant too.
+        let known = lock(&self.device).clone();
+        match known {
+            Some(state) => self.device_changed(state),
+            None => drop(self.refresh()),
         }
     }
 
-    /// Forgets idle sequences and brings gauges up to date.
+    /// A variant could not be loaded, now for another reason than before.
+    pub fn still_not_loaded(&self, index: usize, error: String) {
+        lock(&self.chain).load_failed(index, error);
+        self.refresh();
+    }
+
+    /// Places of variants that may serve and are not loaded.
+    pub fn not_loaded(&self) -> Vec<usize> {
+        let allowed = |index: &usize| {
+            let spec = self.config.variants.get(*index);
+            spec.is_some_and(|spec| self.config.check_allowed(spec, &self.manifest).is_none())
+        };
+        let missing = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.variant().is_none());
+        missing.map(|(index, _)| index).filter(allowed).collect()
+    }
+
+    /// Counts what a server off the node is sent.
+    pub(super) fn watch_sent(&self, index: usize) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        let server = slot.variant().and_then(Variant::server);
+        if let Some(server) = server.filter(|server| !server.is_on_node()) {
+            server.count_sent(self.metrics.egress(Purpose::Relay, &slot.name));
+        }
+    }
+
+    /// Gives up threads that hang, and replaces them while few do. Gives a message when only a restart
+    /// helps: every thread of a variant hangs, and no other variant can serve.
+    pub fn mend(&self) -> Option<String> {
+        let now = Instant::now();
+        let mut stuck = None;
+        for (index, slot) in self.slots.iter().enumerate() {
+            let Some(variant) = slot.variant() else {
+                continue;
+            };
+            let hung = variant.mend(now);
+            self.metrics.show_hung(&slot.name, hung.threads);
+            let message = hung.all.then(|| {
+                format!(
+                    "{} calls hang, and no thread is left: only a restart helps",
+                    hung.threads
+                )
+            });
+            if let Some(message) = &message {
+                stuck = Some(format!("{}: {message}", slot.name));
+            }
+            lock(&self.chain).hung(index, message);
+        }
+        self.refresh();
+        stuck.filter(|_| self.active().index.is_none())
+    }
+
+    /// Shows how long each variant took to load.
+    pub fn show_load_times(&self, times: &[std::time::Duration]) {
+        for (index, time) in times.iter().enumerate() {
+            self.show_load_time(index, *time);
+        }
+    }
+
+    /// Shows how long a variant took to load.
+    pub fn show_load_time(&self, index: usize, time: std::time::Duration) {
+        let labels = VariantLabels {
+            variant: self.name(index).to_owned(),
+        };
+        self.metrics
+            .load_seconds
+            .get_or_create(&labels)
+            .set(time.as_secs_f64());
+    }
+
+    /// Forgets idle sequences, gives up threads that hang, and brings gauges up to date.
     pub fn sweep(&self) {
+        self.mend();
         self.sequences.sweep(Instant::now());
         self.metrics.sequences.set(self.sequences.len() as i64);
         self.metrics
@@ -103,7 +180,7 @@ impl Engine {
             let labels = VariantLabels {
                 variant: slot.name.clone(),
             };
-            let queued = slot.variant.as_ref().map_or(0, Variant::queued);
+            let queued = slot.variant().map_or(0, Variant::queued);
             self.metrics.queued.get_or_create(&labels).set(queued as i64);
         }
     }
@@ -156,6 +233,7 @@ impl Engine {
             variants: variants.collect(),
             sequences_restarted: self.sequences_restarted(),
             fallbacks: self.fallbacks(),
+            safe_values: self.safe_values(),
         }
     }
 
@@ -163,18 +241,17 @@ impl Engine {
         let slot = self.slots.get(index)?;
         let cause = self.cause(index);
         let state = match cause.as_ref().map(|cause| cause.reason) {
-            Some(Reason::LoadFailed) => VariantState::Failed,
+            Some(Reason::LoadFailed | Reason::BelowMinimumAccuracy | Reason::LocalityForbids) => {
+                VariantState::Failed
+            }
             _ if active.index == Some(index) => VariantState::Active,
             Some(_) => VariantState::Tainted,
             None => VariantState::Standby,
         };
         Some(VariantEvidence {
             name: slot.name.clone(),
-            device: slot.variant.as_ref().and_then(|variant| variant.device.clone()),
-            engine: slot
-                .variant
-                .as_ref()
-                .map_or_else(String::new, |variant| variant.engine().to_owned()),
+            device: slot.device().map(str::to_owned),
+            engine: slot.variant().map_or_else(String::new, |variant| variant.engine().to_owned()),
             tally: slot.tally.read(),
             state,
             message: cause.map_or_else(String::new, |cause| cause.message),

@@ -34,8 +34,10 @@ pub struct SequenceStep {
 pub struct Answer {
     /// One tensor for each output of `model.yaml`, in its order.
     pub outputs: Vec<Tensor>,
-    /// Place in the chain of the variant that answered.
-    pub variant: usize,
+    /// Place in the chain of the variant that answered; nothing where the safe value is the answer.
+    pub variant: Option<usize>,
+    /// No variant answered: the outputs are what `model.yaml` declares for that.
+    pub safe_value: bool,
     /// Reason and message where another than the planned best answered.
     pub degraded: Option<(String, String)>,
     /// The sequence's state was lost, or belongs to another variant.

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::refusal::{Kind, Refused};
 use super::request::{Checked, Timing, Wanted, check};
 use crate::energy::Energy;
-use crate::engine::{Answer, Engine};
+use crate::engine::{Answer, Engine, Slot};
 use crate::metrics::Refusal;
 use crate::serve::Drain;
 use perwatt_model::{Datatype, TensorSpec};
@@ -154,12 +154,12 @@ impl Service {
 
     /// Who answered, and how.
     fn build_parameters(&self, answer: &Answer) -> Vec<(&'static str, Value)> {
-        let slot = self.engine.slots.get(answer.variant);
-        let device = slot.and_then(|slot| slot.variant.as_ref()?.device.as_deref());
+        let slot = answer.variant.and_then(|index| self.engine.slots.get(index));
+        let device = slot.and_then(Slot::device);
         let config = &self.engine.config;
         let mut parameters = Vec::with_capacity(12);
         parameters.extend([
-            ("variant", slot.map_or("", |slot| &slot.name).into()),
+            ("variant", slot.map_or("none", |slot| &slot.name).into()),
             ("device", device.unwrap_or("none").into()),
             ("node", config.node.as_str().into()),
             ("revision", config.revision.as_str().into()),
@@ -170,6 +170,9 @@ impl Service {
             parameters.push(("degraded_message", message.as_str().into()));
         }
         let latency = u64::try_from(answer.latency.as_micros()).unwrap_or(u64::MAX);
+        if answer.safe_value {
+            parameters.push(("safe_value", true.into()));
+        }
         parameters.push(("sequence_restarted", answer.sequence_restarted.into()));
         parameters.push(("latency_microseconds", latency.into()));
         if let Some(energy) = &answer.energy {

@@ -28,6 +28,7 @@ pub fn world() -> World {
         class,
         resource: format!("perwatt.dev/{name}"),
         external,
+        beside: Resources::default(),
     };
     let mut world = World::default();
     world
