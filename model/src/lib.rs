@@ -3,12 +3,14 @@
 //! One format and one reader, used by runtime, command line and tests.
 //! What does not live here: anything that runs a model.
 
+pub mod confidence;
 pub mod folder;
 pub mod image;
 pub mod manifest;
 pub mod names;
 pub mod safe;
 
+pub use confidence::{ConfidenceSpec, Histogram, Transform};
 pub use folder::{FolderError, ModelFolder};
 pub use image::{ImageError, ImageSpec, Packed, write_image};
 pub use manifest::{

@@ -2,6 +2,7 @@
 //!
 //! Reading text is all that happens here; the files it names are the business of [`crate::folder`].
 
+use crate::confidence::ConfidenceSpec;
 use crate::names::{FilePath, ModelName, ModelVersion, Sha256Hex, ShortText, TensorName};
 use crate::safe::{self, SafeValue};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Manifest {
     /// What a reply carries where no variant answers: one entry for each output, or none.
     #[serde(default, rename = "safeValue", skip_serializing_if = "Vec::is_empty")]
     pub safe_value: Vec<SafeValue>,
+    /// How sure a reply is, and how sure replies were where the model was well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<ConfidenceSpec>,
 }
 
 /// Terms of use.
@@ -357,6 +361,9 @@ impl Manifest {
         )?;
         check_unique("files", "path", self.files.iter().map(|f| f.path.as_str()))?;
         safe::check(&self.safe_value, &self.outputs)?;
+        if let Some(confidence) = &self.confidence {
+            confidence.check(&self.outputs)?;
+        }
         self.check_files()
     }
 

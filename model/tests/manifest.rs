@@ -327,3 +327,76 @@ fn safe_values_fit_their_outputs() {
     let manifest = with("{output: b, value: 0}, {output: out, value: 7}").unwrap();
     assert_eq!(manifest.safe_value[1].elements(&manifest.outputs[0]).len(), 2);
 }
+
+const CONFIDENCE: &str = "confidence:\n  output: out\n  transform: Sigmoid\n  reference:\n    \
+    edges: [0, 0.25, 0.5, 1]\n    counts: [70, 20, 10]\n";
+
+#[test]
+fn a_reference_of_confidence_is_read_and_bins_every_number() {
+    let text = format!("{GOOD}{CONFIDENCE}");
+    let manifest = Manifest::parse(&text).unwrap();
+    let reference = &manifest.confidence.as_ref().unwrap().reference;
+    for (value, bin) in [
+        (0.0, 0),
+        (0.249, 0),
+        (0.25, 1),
+        (0.5, 2),
+        (1.0, 2),
+        (7.0, 2),
+        (-7.0, 0),
+        (f64::INFINITY, 2),
+        (f64::NEG_INFINITY, 0),
+    ] {
+        assert_eq!(reference.bin(value), Some(bin), "{value}");
+    }
+    assert_eq!(reference.bin(f64::NAN), None);
+    assert_eq!(
+        Manifest::parse(&serde_yaml::to_string(&manifest).unwrap()).unwrap(),
+        manifest
+    );
+}
+
+#[test]
+fn a_reference_of_confidence_that_cannot_be_is_refused() {
+    let many_edges = (0..=65).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let many_counts = vec!["1"; 65].join(", ");
+    for (from, to, says) in [
+        ("output: out", "output: other", "no output is named \"other\""),
+        ("Sigmoid", "Tanh", "Tanh"),
+        (
+            "[0, 0.25, 0.5, 1]",
+            "[0, 0.5, 1]",
+            "3 bins have 4 edges, here are 3",
+        ),
+        (
+            "[0, 0.25, 0.5, 1]",
+            "[0, 0.5, 0.5, 1]",
+            "larger than the one before",
+        ),
+        (
+            "[0, 0.25, 0.5, 1]",
+            "[0, 0.5, 0.25, 1]",
+            "larger than the one before",
+        ),
+        ("[0, 0.25, 0.5, 1]", "[0, 0.25, 0.5, .inf]", "finite"),
+        ("[0, 0.25, 0.5, 1]", "[0, .nan, 0.5, 1]", "finite"),
+        ("[70, 20, 10]", "[0, 0, 0]", "all are 0"),
+        ("[70, 20, 10]", "[70, -1, 10]", "counts"),
+        ("[70, 20, 10]", "[18446744073709551615, 1, 1]", "together"),
+        ("[70, 20, 10]", "[]", "0 bins"),
+        ("[70, 20, 10]", "[70]", "1 bins"),
+        ("[70, 20, 10]", &format!("[{many_counts}]"), "65 bins"),
+        ("[0, 0.25, 0.5, 1]", &format!("[{many_edges}]"), "here are 66"),
+        ("transform", "transfrom", "transfrom"),
+    ] {
+        assert!(CONFIDENCE.contains(from), "{from}");
+        let text = format!("{GOOD}{}", CONFIDENCE.replacen(from, to, 1));
+        let error = Manifest::parse(&text).unwrap_err().to_string();
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+    let whole = GOOD.replacen("name: out, datatype: FP32", "name: out, datatype: INT8", 1);
+    let error = Manifest::parse(&format!("{whole}{CONFIDENCE}"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("INT8") && error.contains("FP32"), "{error}");
+}

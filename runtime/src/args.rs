@@ -26,6 +26,9 @@ pub struct Args {
     /// Milliseconds after SIGTERM in which everything is still served, so that clients can move
     #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u64).range(..=600_000))]
     pub drain_milliseconds: u64,
+    /// Milliseconds between two writes of the evidence, where PERWATT_STATE_DIR names a folder for it
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub state_milliseconds: u64,
     /// Folder of the agent's socket, where it is not the usual one
     #[arg(long)]
     pub device_socket_dir: Option<PathBuf>,

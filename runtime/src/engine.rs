@@ -10,14 +10,13 @@ pub use types::{Answer, InferError, Query, SequenceStep};
 
 use crate::chain::{Active, Cause, Chain, Policy, Reason};
 use crate::config::Config;
-use crate::evidence::Tally;
 use crate::metrics::{Metrics, Refusal};
 use crate::sequence::{Held, Memory, Sequences, Shared};
+use crate::telemetry::Telemetry;
 use crate::variant::Variant;
 use attempt::{Attempt, Found, Miss};
 use perwatt_device_socket::DeviceState;
 use perwatt_model::Manifest;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
@@ -33,8 +32,6 @@ const SEQUENCE_IDLE: Duration = Duration::from_secs(300);
 pub struct Slot {
     /// Its name.
     pub name: String,
-    /// Its counts.
-    pub tally: Tally,
     /// Set once it is loaded, at the start or later.
     variant: OnceLock<Variant>,
 }
@@ -61,16 +58,15 @@ pub struct Engine {
     pub slots: Vec<Slot>,
     /// Metrics.
     pub metrics: Metrics,
-    /// Id of this start.
-    pub epoch: String,
+    /// What is counted of every request.
+    pub telemetry: Telemetry,
+    /// Differs from start to start.
+    start_id: String,
     chain: Mutex<Chain>,
     active: watch::Sender<Active>,
     device: Mutex<Option<DeviceState>>,
     sequences: Sequences,
     admission: Semaphore,
-    fallbacks: AtomicU64,
-    restarts: AtomicU64,
-    safe_values: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,25 +102,27 @@ impl Engine {
             slots.push(Slot {
                 name: spec.name.clone(),
                 variant: variant.map(OnceLock::from).unwrap_or_default(),
-                tally: Tally::new()?,
             });
         }
-        let metrics = Metrics::new(&config.workload, &config.revision);
+        let edges = manifest
+            .confidence
+            .as_ref()
+            .map_or(&[][..], |c| &c.reference.edges);
+        let metrics = Metrics::new(&config.workload, &config.revision, edges);
+        let telemetry = Telemetry::new(&config, &manifest, &metrics)?;
         let (active, _) = watch::channel(chain.active(Instant::now()));
         let engine = Self {
-            epoch: start_id(),
+            start_id: start_id(),
             config,
             manifest,
             slots,
             metrics,
+            telemetry,
             chain: Mutex::new(chain),
             active,
             device: Mutex::new(None),
             sequences: Sequences::new(SEQUENCES, SEQUENCE_IDLE),
             admission: Semaphore::new(IN_FLIGHT),
-            fallbacks: AtomicU64::new(0),
-            restarts: AtomicU64::new(0),
-            safe_values: AtomicU64::new(0),
         };
         for index in 0..engine.slots.len() {
             engine.watch_sent(index);
@@ -139,6 +137,12 @@ impl Engine {
     /// When it is shed, late, or no variant answers.
     pub async fn infer(&self, query: Query) -> Result<Answer, InferError> {
         let result = self.admit_and_answer(&query).await;
+        match &result {
+            Ok(answer) => self.telemetry.sample(&query, answer),
+            // The safe value is no answer in time.
+            Err(InferError::Deadline { .. }) => self.telemetry.missed_deadline(&self.metrics),
+            Err(_) => {}
+        }
         let result = result.or_else(|error| self.safe_answer(&query, &error).ok_or(error));
         if let Err(error) = &result {
             self.metrics.count_error(match error {
@@ -221,12 +225,14 @@ impl Engine {
                 }
                 Attempt::Answered(mut found) => {
                     if let Some(start) = start {
-                        *memory = start;
+                        let rhythm = memory.rhythm;
+                        *memory = Memory { rhythm, ..start };
                     }
                     if let Some(held) = held {
                         memory.give_back(held);
                     }
                     memory.advance(index, &query.inputs, &mut found.outputs);
+                    self.telemetry.beat(&mut memory.rhythm, query.arrived);
                     let done = Done {
                         index,
                         sequence_restarted: lost || moved || found.sequence_restarted,

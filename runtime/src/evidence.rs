@@ -1,98 +1,157 @@
-//! Cumulative evidence since the start of this process, as the operator pulls it.
+//! Cumulative evidence, as the operator pulls it: counts and histograms that can be added to those of
+//! other runtimes. How it outlives a process is the business of [`crate::state`].
 
-use crate::energy::Energy;
-use hdrhistogram::Histogram;
-use serde::Serialize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+pub mod sketch;
+pub mod tally;
 
-/// Longest latency that is told apart, in microseconds.
-const LONGEST: u64 = 600_000_000;
+use crate::energy::Source;
+use crate::metrics::FeedbackKind;
+use serde::{Deserialize, Serialize};
+use sketch::Sketch;
 
-/// Counts of one variant.
-#[derive(Debug)]
-pub struct Tally {
-    inner: Mutex<Counts>,
+/// Version of the format. Within one version fields are only added; another number means that some changed.
+pub const SCHEMA: u32 = 2;
+
+/// Counts of one variant on one device, running one revision. Two of the same three are merged by adding
+/// every count.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The revision.
+    pub revision: String,
+    /// The variant.
+    pub variant: String,
+    /// The device; nothing for a device-less variant.
+    pub device: Option<String>,
+    /// Requests that it answered.
+    pub answered: u64,
+    /// Calls without an answer, where another variant gave one.
+    pub failed: u64,
+    /// From a request's last byte to its reply.
+    pub latency: Sketch,
+    /// Energy of inferences, one sum for each source.
+    pub energy: Vec<EnergySum>,
+    /// Confidence of answers; nothing where the model declares none.
+    pub confidence: Option<ConfidenceCounts>,
+    /// What applications said of answers.
+    pub feedback: FeedbackCounts,
 }
 
-#[derive(Debug)]
-struct Counts {
-    requests: u64,
-    failures: u64,
-    /// Microseconds from a request's last byte to its reply.
-    latency: Histogram<u32>,
-    microjoules: f64,
-    metered: u64,
-    meter: Option<(&'static str, bool)>,
+/// Energy of inferences, added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnergySum {
+    /// Where the power figure comes from.
+    pub source: Source,
+    /// Whether the device is emulated.
+    pub emulated: bool,
+    /// Nanojoules of all of them.
+    pub nanojoules: u64,
+    /// How many.
+    pub inferences: u64,
 }
 
-impl Tally {
-    /// No requests yet; nothing where the latency histogram cannot be made.
-    pub fn new() -> Option<Self> {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 2).ok()?;
-        let counts = Counts {
-            requests: 0,
-            failures: 0,
-            latency,
-            microjoules: 0.0,
-            metered: 0,
-            meter: None,
-        };
-        Some(Self {
-            inner: Mutex::new(counts),
-        })
-    }
+/// Answers by their confidence, in the bins of the model's reference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfidenceCounts {
+    /// Ends of the bins.
+    pub edges: Vec<f64>,
+    /// Answers in each bin.
+    pub counts: Vec<u64>,
+    /// Answers whose confidence is no number; they are in no bin.
+    pub invalid: u64,
+}
 
-    // Nothing panics under this lock, so a poisoned lock holds whole counts.
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What applications said of answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // as `FeedbackKind` says
+pub struct FeedbackCounts {
+    pub false_alarm: u64,
+    pub miss: u64,
+    pub correct: u64,
+}
 
-    /// Counts an answer.
-    pub fn answered(&self, latency: Duration, energy: Option<&Energy>) {
-        let mut counts = self.lock();
-        counts.requests += 1;
-        let microseconds = u64::try_from(latency.as_micros()).unwrap_or(LONGEST);
-        counts.latency.saturating_record(microseconds.clamp(1, LONGEST));
-        if let Some(energy) = energy {
-            counts.microjoules += energy.microjoules;
-            counts.metered += 1;
-            counts.meter = Some((energy.source.as_str(), energy.emulated));
+impl FeedbackCounts {
+    /// Counts one.
+    pub fn add(&mut self, kind: FeedbackKind) {
+        match kind {
+            FeedbackKind::FalseAlarm => self.false_alarm += 1,
+            FeedbackKind::Miss => self.miss += 1,
+            FeedbackKind::Correct => self.correct += 1,
         }
     }
 
-    /// Counts a call that gave no answer.
-    pub fn failed(&self) {
-        let mut counts = self.lock();
-        counts.requests += 1;
-        counts.failures += 1;
+    /// Adds those of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.false_alarm = self.false_alarm.saturating_add(other.false_alarm);
+        self.miss = self.miss.saturating_add(other.miss);
+        self.correct = self.correct.saturating_add(other.correct);
     }
 
-    /// What was counted so far.
-    pub fn read(&self) -> TallyReading {
-        let counts = self.lock();
-        let quantile = |q: f64| counts.latency.value_at_quantile(q) as f64 / 1e6;
-        let seconds = |q| {
-            if counts.latency.is_empty() {
-                0.0
-            } else {
-                quantile(q)
-            }
-        };
-        TallyReading {
-            requests: counts.requests,
-            failures: counts.failures,
-            latency_seconds: Latency {
-                p50: seconds(0.50),
-                p95: seconds(0.95),
-                p99: seconds(0.99),
-                count: counts.latency.len(),
-            },
-            energy: counts.meter.map(|(source, emulated)| EnergyEvidence {
-                microjoules_per_inference: (counts.microjoules / counts.metered.max(1) as f64).round() as u64,
-                source,
-                emulated,
-            }),
+    /// How many there are.
+    pub fn total(&self) -> u64 {
+        self.false_alarm
+            .saturating_add(self.miss)
+            .saturating_add(self.correct)
+    }
+}
+
+/// Counts that belong to no one variant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Requests at which a sequence lost its state.
+    pub sequences_restarted: u64,
+    /// Requests that another variant than the first answered.
+    pub fallbacks: u64,
+    /// Requests that no variant answered, and that got the safe value.
+    #[serde(default)]
+    pub safe_values: u64,
+    /// Requests without an answer before their deadline.
+    pub deadlines_missed: u64,
+    /// Feedback on answers of which nobody knows who gave them.
+    #[serde(default)]
+    pub feedback_unattributed: FeedbackCounts,
+}
+
+/// When and why the counts began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Epoch {
+    /// Differs from epoch to epoch: counts under another one began at 0.
+    #[serde(rename = "epoch")]
+    pub id: String,
+    /// When it began.
+    #[serde(rename = "epochUnixSeconds")]
+    pub unix_seconds: u64,
+    /// Why it began.
+    #[serde(rename = "epochReason")]
+    pub reason: EpochReason,
+}
+
+/// Why an epoch began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EpochReason {
+    /// Nothing is kept: there is no folder for it.
+    NotKept,
+    /// The folder held nothing.
+    FirstStart,
+    /// What the folder held cannot be read.
+    StateDamaged,
+    /// What the folder held belongs to another workload.
+    OtherWorkload,
+}
+
+impl Epoch {
+    /// One that begins now.
+    pub fn begin(reason: EpochReason) -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let since = since.unwrap_or_default();
+        Self {
+            id: format!("{:x}-{:x}", since.as_nanos(), std::process::id()),
+            unix_seconds: since.as_secs(),
+            reason,
         }
     }
 }
@@ -107,7 +166,7 @@ pub struct TallyReading {
     pub failures: u64,
     /// From a request's last byte to its reply.
     pub latency_seconds: Latency,
-    /// Nothing where no figure exists.
+    /// By the source that was used last; nothing where no figure exists.
     pub energy: Option<EnergyEvidence>,
 }
 
@@ -169,26 +228,26 @@ pub enum VariantState {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
-    /// Version of this format.
+    /// Version of this format, [`SCHEMA`].
     pub schema: u32,
     /// The workload.
     pub workload: String,
     /// The revision.
     pub revision: String,
-    /// Id of this process's start: counts begin anew with another one.
-    pub epoch: String,
+    /// When the counts began.
+    #[serde(flatten)]
+    pub epoch: Epoch,
     /// The variant that serves; nothing when none may.
     pub active_variant: Option<String>,
     /// Whether another than the planned best serves.
     pub degraded: bool,
     /// Why.
     pub reason: Option<String>,
-    /// All variants, in the chain's order.
+    /// All variants, in the chain's order: for display.
     pub variants: Vec<VariantEvidence>,
-    /// Requests at which a sequence lost its state.
-    pub sequences_restarted: u64,
-    /// Requests that another variant than the first answered.
-    pub fallbacks: u64,
-    /// Requests that no variant answered, and that got the safe value.
-    pub safe_values: u64,
+    /// Counts that belong to no one variant.
+    #[serde(flatten)]
+    pub totals: Totals,
+    /// Counts to be merged with those of other runtimes.
+    pub records: Vec<Record>,
 }

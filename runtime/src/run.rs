@@ -5,10 +5,14 @@ use crate::args::Args;
 use crate::chain::Policy;
 use crate::config::{CONFIG_ENV, Config, ConfigError, DeviceAccess};
 use crate::engine::Engine;
-use crate::load::Loading;
+use crate::keeper::Keeper;
+use crate::load::{Hanging, Loading};
 use crate::protocol::service::Service;
 use crate::protocol::{grpc, rest};
+use crate::record::{RecordConfig, RecordError, Recorder};
 use crate::serve::{Drain, serve, serve_grpc};
+use crate::state::StateDir;
+use crate::traces::Tracer;
 use crate::{device, logging};
 use perwatt_model::{FolderError, ModelFolder};
 use std::io;
@@ -25,6 +29,8 @@ const JITTER_PERCENT: u32 = 10;
 /// Requests under way get this long to end. With the drain before it, it fits
 /// into the 30 seconds that Kubernetes gives a pod.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
+/// The last traces get this long to be sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often idle sequences are looked for.
 const SWEEP: Duration = Duration::from_secs(15);
 
@@ -37,6 +43,9 @@ pub enum RunError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Samples cannot be recorded as the environment says.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A port cannot be opened.
     #[error("cannot listen on {address}: {source}; is another process using this port?")]
     Listen {
@@ -87,6 +96,7 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let folder = ModelFolder::open(&args.model)?;
     let config = read_config(&folder)?;
+    let recording = RecordConfig::read(std::env::var_os)?;
     let rest_listener = listen("rest", args.rest).await?;
     let grpc_listener = listen("grpc", args.grpc).await?;
     let admin_listener = listen("admin", args.admin).await?;
@@ -100,12 +110,20 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
     let admin_server = tokio::spawn(serve(admin_listener, admin::router(admin), drain.clone()));
 
     let access = device_access(args);
-    let loaded = tokio::select! {
+    let state = StateDir::from_env();
+    let (loaded, loading, hanging) = tokio::select! {
         loaded = load(folder, config, access.clone()) => loaded?,
         _ = signals.next() => return Ok(()),
     };
+    let loaded = equip(loaded, state.as_ref(), recording)?;
     let loaded = engine.get_or_init(|| loaded).clone();
+    tokio::spawn(loading.keep_trying(loaded.clone(), hanging));
     start_background(&loaded, access);
+    let keeper = state.map(|dir| Keeper::new(loaded.clone(), dir));
+    if let Some(keeper) = keeper.clone() {
+        tokio::spawn(keeper.run(Duration::from_millis(args.state_milliseconds)));
+    }
+    let served = loaded.clone();
     let default_timeout = Duration::from_millis(args.timeout_milliseconds);
     let service = Arc::new(Service::new(loaded, drain.clone(), default_timeout));
     let rest_server = tokio::spawn(serve(rest_listener, rest::router(service.clone()), drain.clone()));
@@ -135,6 +153,11 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
         tokio::join!(rest_server, grpc_server, admin_server)
     })
     .await;
+    if let Some(keeper) = keeper {
+        keeper.write();
+    }
+    // An endpoint that hangs must not hold up the end.
+    let _ = timeout(FLUSH_TIMEOUT, served.telemetry.flush_traces()).await;
     tracing::info!(all_finished = finished.is_ok(), "stopped");
     Ok(())
 }
@@ -196,7 +219,12 @@ async fn listen(port: &str, address: SocketAddr) -> Result<TcpListener, RunError
     Ok(listener)
 }
 
-async fn load(folder: ModelFolder, config: Config, access: DeviceAccess) -> Result<Arc<Engine>, RunError> {
+/// The engine with what could be loaded, and what goes on to load the rest.
+async fn load(
+    folder: ModelFolder,
+    config: Config,
+    access: DeviceAccess,
+) -> Result<(Engine, Loading, Hanging), RunError> {
     let manifest = folder.manifest().clone();
     let mut loading = Loading::new(folder, access);
     let mut loaded = loading.load_all(&config).await?;
@@ -218,9 +246,32 @@ async fn load(folder: ModelFolder, config: Config, access: DeviceAccess) -> Resu
     let policy = Policy::with_stable_for(config.stable_for()).with_jitter(JITTER_PERCENT, fastrand::u64(..));
     let engine = Engine::new(config, manifest, policy, loaded.variants).ok_or(RunError::Evidence)?;
     engine.show_load_times(&loaded.times);
-    let engine = Arc::new(engine);
-    tokio::spawn(loading.keep_trying(engine.clone(), hanging));
-    Ok(engine)
+    Ok((engine, loading, hanging))
+}
+
+/// Gives an engine what it keeps on disk, its evidence and samples where they are wanted, and its traces.
+fn equip(
+    mut engine: Engine,
+    state: Option<&StateDir>,
+    recording: Option<RecordConfig>,
+) -> Result<Arc<Engine>, RunError> {
+    if let Some(state) = state {
+        let found = state.open(&engine.config.workload);
+        engine.restore(found);
+    }
+    if let Some(recording) = recording {
+        let revision = &engine.config.revision;
+        let recorder = Recorder::start(recording, &engine.manifest, revision, &engine.metrics)?;
+        engine.telemetry.record_to(recorder);
+    }
+    let get = |name: &'static str| std::env::var(name).ok();
+    let model = engine.manifest.name.as_str();
+    match Tracer::start(get, &engine.config, model, &engine.metrics) {
+        Ok(Some(tracer)) => engine.telemetry.trace_to(tracer),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "there are no traces"),
+    }
+    Ok(Arc::new(engine))
 }
 
 /// What goes on beside requests, until the process ends.

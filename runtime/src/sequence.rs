@@ -1,6 +1,7 @@
 //! What the runtime remembers of sequences, in a table of bounded size.
 
 use crate::backend::{BackendError, Model, SequenceRun};
+use crate::telemetry::jitter::Rhythm;
 use crate::tensor::{Data, Tensor};
 use perwatt_model::Manifest;
 use std::collections::HashMap;
@@ -33,6 +34,8 @@ pub struct Memory {
     pub run: Option<Run>,
     /// The state inside the model was lost; the next answer says so.
     pub lost: bool,
+    /// How evenly its requests come; another variant can use it.
+    pub rhythm: Rhythm,
 }
 
 /// A model that keeps its state inside, as it runs for one sequence. It is made by the first call that gets
@@ -105,6 +108,7 @@ impl Memory {
             contexts: contexts.collect(),
             run: manifest.has_own_state().then(Run::default),
             lost: false,
+            rhythm: Rhythm::default(),
         }
     }
 

@@ -7,6 +7,8 @@ use perwatt_runtime::backend::{BackendError, Model};
 use perwatt_runtime::chain::Policy;
 use perwatt_runtime::config::{Config, VariantConfig};
 use perwatt_runtime::engine::{Answer, Engine, InferError, Query};
+use perwatt_runtime::evidence::EpochReason;
+use perwatt_runtime::state::Found;
 use perwatt_runtime::tensor::{Data, Tensor};
 use perwatt_runtime::variant::Variant;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -179,6 +181,9 @@ async fn where_all_hang_the_deadline_is_kept_and_named() {
         panic!("{error}")
     };
     assert!(tried.contains("v0") && tried.contains("v1"), "{tried}");
+    let metrics = bench.engine.metrics.render();
+    assert!(metrics.contains("deadlines_missed_total 1"), "{metrics}");
+    assert_eq!(bench.engine.evidence().totals.deadlines_missed, 1);
 }
 
 #[tokio::test]
@@ -286,6 +291,8 @@ async fn where_the_whole_chain_fails_a_declared_safe_value_is_answered_and_flagg
     let late = bench.ask(Duration::from_millis(50)).await.unwrap();
     assert_eq!(late.degraded.unwrap().0, "Deadline");
     assert_eq!(bench.engine.safe_values(), 2);
+    let totals = bench.engine.evidence().totals;
+    assert_eq!((totals.safe_values, totals.deadlines_missed), (2, 1));
     assert!(
         bench
             .engine
@@ -310,4 +317,34 @@ async fn many_failures_at_once_are_one_fault() {
         assert!(Instant::now() < deadline, "it is still away");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_variant_that_loads_late_goes_on_counting_where_an_earlier_process_stopped() {
+    let before = bench(2);
+    before.puppets[0].set(FAIL);
+    assert_eq!(before.who().await.0, 1);
+    let saved = before.engine.saved();
+
+    let variant = || Variant::new("v", Arc::<Puppet>::default(), Some("device".into()), None).unwrap();
+    let (config, manifest) = (before.engine.config.clone(), before.engine.manifest.clone());
+    let policy = Policy::with_stable_for(Duration::ZERO);
+    let variants = vec![Ok(variant()), Err("its device is not there yet".into())];
+    let mut engine = Engine::new(config, manifest, policy, variants).unwrap();
+    assert_eq!(engine.evidence().epoch.reason, EpochReason::NotKept);
+    engine.restore(Found::Counts(saved.clone()));
+    assert_eq!(engine.saved().records, saved.records, "nothing is lost meanwhile");
+    let requests = |engine: &Engine| {
+        engine
+            .evidence()
+            .variants
+            .iter()
+            .map(|v| v.tally.requests)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(requests(&engine), [1, 0]);
+
+    engine.adopt(1, variant());
+    assert_eq!(requests(&engine), [1, 1]);
+    assert_eq!(engine.saved(), saved, "and nothing is there twice");
 }

@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{Runtime, command, tiny_folder};
+use common::{Runtime, command, grpc_request as request, tiny_folder};
 use futures::StreamExt;
+use perwatt_oip::grpc::decode_reply;
 use perwatt_oip::grpc::health::health_check_response::ServingStatus;
 use perwatt_oip::grpc::health::{HealthCheckRequest, health_client::HealthClient};
 use perwatt_oip::grpc::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -14,10 +15,8 @@ use perwatt_oip::grpc::pb::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
     ModelReadyRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
 };
-use perwatt_oip::grpc::{decode_reply, encode_request};
 use perwatt_oip::limits::Limits;
-use perwatt_oip::message::{Outgoing, Parameters, Value};
-use perwatt_oip::tensor::{Data, Tensor};
+use perwatt_oip::tensor::Data;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -33,22 +32,6 @@ async fn start() -> (tempfile::TempDir, Runtime, Client) {
     let runtime = Runtime::start(command(&tiny_folder(tmp.path()))).await;
     let client = Client::connect(runtime.grpc.clone()).await.unwrap();
     (tmp, runtime, client)
-}
-
-fn request(id: &str, x: [f32; 4], parameters: &[(&str, Value)]) -> ModelInferRequest {
-    let x = Tensor {
-        shape: vec![1, 4],
-        data: Data::F32(x.to_vec()),
-    };
-    let parameters = parameters.iter().map(|(name, v)| ((*name).to_owned(), v.clone()));
-    let parameters: Parameters = parameters.collect();
-    let outgoing = Outgoing {
-        id: Some(id),
-        parameters: &parameters,
-        inputs: &[("x", &x)],
-        outputs: &[],
-    };
-    encode_request("tiny", "", &outgoing)
 }
 
 fn sum(reply: ModelInferResponse) -> f32 {

@@ -76,8 +76,7 @@ fn bench(count: usize) -> Bench {
     let spec = |i: usize| VariantConfig {
         name: format!("v{i}"),
         artifact: "a".into(),
-        profile: None,
-        backend: Default::default(),
+        ..VariantConfig::default()
     };
     let manifest = || Manifest::parse(MANIFEST).unwrap();
     let config = Config {

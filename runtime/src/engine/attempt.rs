@@ -5,6 +5,7 @@ use crate::backend::BackendError;
 use crate::chain::Reason;
 use crate::metrics::Outcome;
 use crate::sequence::{Memory, Run, SequenceId};
+use crate::stages::Stages;
 use crate::tensor::Tensor;
 use crate::variant::{Ask, AskedSequence, Call, Variant};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,7 +36,7 @@ pub(super) struct Miss {
 pub(super) struct Found {
     /// One tensor for each output of the model, states included.
     pub outputs: Vec<Tensor>,
-    pub took: Duration,
+    pub stages: Stages,
     pub began: Instant,
     pub sequence_restarted: bool,
     pub degraded: Option<(String, String)>,
@@ -101,7 +102,7 @@ impl Engine {
     /// The number of a sequence at a server that others use as well: their sequences may have the same name.
     fn remote_id(&self, id: &SequenceId) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.epoch, &self.config.node, id).hash(&mut hasher);
+        (&self.start_id, &self.config.node, id).hash(&mut hasher);
         // 0 means no sequence.
         hasher.finish().max(1)
     }
@@ -182,9 +183,15 @@ impl Engine {
                 }
                 variant.record(call.took);
                 self.metrics.count_attempt(self.name(index), Outcome::Answered);
+                self.metrics.count_batch(self.name(index), 1);
+                let stages = Stages {
+                    queue: call.waited,
+                    inference: call.took,
+                    ..Stages::default()
+                };
                 Ok(Found {
                     outputs,
-                    took: call.took,
+                    stages,
                     began,
                     sequence_restarted: call.sequence_restarted,
                     degraded: call.degraded,

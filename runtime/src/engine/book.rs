@@ -4,8 +4,7 @@ use super::attempt::Miss;
 use super::{Answer, Done, Engine, Query, lock};
 use crate::chain::{Cause, Reason};
 use crate::energy::Energy;
-use crate::metrics::{EnergyLabels, VariantLabels};
-use std::sync::atomic::Ordering;
+use crate::telemetry::Served;
 use std::time::{Duration, Instant};
 
 impl Engine {
@@ -20,11 +19,9 @@ impl Engine {
             chain.succeeded(done.index, done.found.began, now);
         }
         // A device that became unhealthy in the middle of a call is no failure of the variant.
-        let failed = misses
-            .iter()
-            .filter(|miss| miss.reason != Reason::DeviceUnhealthy);
-        for slot in failed.filter_map(|miss| self.slots.get(miss.index)) {
-            slot.tally.failed();
+        let failed = |miss: &&Miss| miss.reason != Reason::DeviceUnhealthy;
+        for miss in misses.iter().filter(failed) {
+            self.telemetry.failed(miss.index);
         }
         self.refresh();
         let missed = misses.into_iter().find(|miss| miss.index == 0);
@@ -36,9 +33,19 @@ impl Engine {
         } else {
             missed.or_else(|| done.first_cause.clone())
         };
-        let energy = self.energy(done.index, done.found.took);
+        let energy = self.energy(done.index, done.found.stages.inference);
         let latency = now.saturating_duration_since(query.arrived);
-        self.count(&done, latency, energy.as_ref(), cause.as_ref());
+        let served = Served {
+            variant: done.index,
+            outputs: &done.found.outputs,
+            latency,
+            stages: done.found.stages,
+            energy: energy.as_ref(),
+            fallback: cause.as_ref().map(|cause| cause.reason),
+            late: now > query.deadline,
+            sequence_restarted: done.sequence_restarted,
+        };
+        self.telemetry.answered(&self.metrics, &served);
         let slot_degraded = || self.config.degraded.clone().map(|d| (d.reason, d.message));
         let Done {
             index,
@@ -57,45 +64,8 @@ impl Engine {
             degraded,
             sequence_restarted,
             latency,
+            stages: found.stages,
             energy,
-        }
-    }
-
-    fn count(&self, done: &Done, latency: Duration, energy: Option<&Energy>, cause: Option<&Cause>) {
-        let Some(slot) = self.slots.get(done.index) else {
-            return;
-        };
-        slot.tally.answered(latency, energy);
-        let labels = VariantLabels {
-            variant: slot.name.clone(),
-        };
-        self.metrics
-            .request_seconds
-            .get_or_create(&labels)
-            .observe(latency.as_secs_f64());
-        self.metrics
-            .inference_seconds
-            .get_or_create(&labels)
-            .observe(done.found.took.as_secs_f64());
-        if let Some(energy) = energy {
-            let labels = EnergyLabels {
-                variant: slot.name.clone(),
-                source: energy.label(),
-            };
-            self.metrics
-                .energy_joules
-                .get_or_create(&labels)
-                .inc_by(energy.microjoules / 1e6);
-        }
-        if done.index != 0 {
-            self.fallbacks.fetch_add(1, Ordering::Relaxed);
-            if let Some(cause) = cause {
-                self.metrics.count_fallback(&slot.name, cause.reason);
-            }
-        }
-        if done.sequence_restarted {
-            self.restarts.fetch_add(1, Ordering::Relaxed);
-            self.metrics.sequences_restarted.inc();
         }
     }
 

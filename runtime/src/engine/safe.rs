@@ -1,12 +1,11 @@
 //! The safe value: what is answered where the whole chain fails, and the model declares it.
 
 use super::{Answer, Engine, InferError, Query};
-use crate::metrics::SafeLabels;
+use crate::stages::Stages;
 use crate::tensor::Tensor;
 use perwatt_model::{Manifest, SafeValue, TensorSpec};
 use perwatt_oip::json;
 use serde_json::value::to_raw_value;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Why the safe value was given.
@@ -25,11 +24,7 @@ impl Engine {
     pub(super) fn safe_answer(&self, query: &Query, error: &InferError) -> Option<Answer> {
         let reason = reason(error)?;
         let outputs = build_outputs(&self.manifest)?;
-        self.safe_values.fetch_add(1, Ordering::Relaxed);
-        self.metrics
-            .safe_values
-            .get_or_create(&SafeLabels { reason })
-            .inc();
+        self.telemetry.gave_safe_value(&self.metrics, reason);
         Some(Answer {
             outputs,
             variant: None,
@@ -37,13 +32,14 @@ impl Engine {
             degraded: Some((reason.to_owned(), error.to_string())),
             sequence_restarted: false,
             latency: Instant::now().saturating_duration_since(query.arrived),
+            stages: Stages::default(),
             energy: None,
         })
     }
 
     /// Requests that got the safe value.
     pub fn safe_values(&self) -> u64 {
-        self.safe_values.load(Ordering::Relaxed)
+        self.telemetry.totals().safe_values
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the engine knows of itself: which variant serves, the device, evidence.
 
-use super::{Engine, IN_FLIGHT, lock};
+use super::{Answer, Engine, IN_FLIGHT, InferError, Slot, lock};
 use crate::chain::{Active, Cause, Reason};
-use crate::evidence::{Evidence, VariantEvidence, VariantState};
+use crate::evidence::{Epoch, Evidence, SCHEMA, VariantEvidence, VariantState};
 use crate::metrics::{Purpose, VariantLabels};
+use crate::state::{Found, Saved};
 use crate::variant::Variant;
 use perwatt_device_socket::{DeviceState, Health};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -24,16 +24,6 @@ impl Engine {
     /// Why a variant does not serve by itself; nothing while it is well.
     pub fn cause(&self, index: usize) -> Option<Cause> {
         lock(&self.chain).cause(index, Instant::now())
-    }
-
-    /// Requests that another variant than the first answered.
-    pub fn fallbacks(&self) -> u64 {
-        self.fallbacks.load(Ordering::Relaxed)
-    }
-
-    /// Requests at which a sequence lost its state.
-    pub fn sequences_restarted(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Takes in what the agent says of the device. Unknown keeps what was known before.
@@ -84,6 +74,7 @@ impl Engine {
             return;
         }
         self.watch_sent(index);
+        self.telemetry.claim(index, slot.device());
         lock(&self.chain).loaded(index);
         // What the agent said so far holds for this variant too.
         let known = lock(&self.device).clone();
@@ -159,9 +150,7 @@ impl Engine {
 
     /// Shows how long a variant took to load.
     pub fn show_load_time(&self, index: usize, time: std::time::Duration) {
-        let labels = VariantLabels {
-            variant: self.name(index).to_owned(),
-        };
+        let labels = VariantLabels::of(self.name(index));
         self.metrics
             .load_seconds
             .get_or_create(&labels)
@@ -171,25 +160,23 @@ impl Engine {
     /// Forgets idle sequences, gives up threads that hang, and brings gauges up to date.
     pub fn sweep(&self) {
         self.mend();
+        self.telemetry.refresh(&self.metrics);
         self.sequences.sweep(Instant::now());
         self.metrics.sequences.set(self.sequences.len() as i64);
         self.metrics
             .in_flight
             .set((IN_FLIGHT - self.admission.available_permits()) as i64);
         for slot in &self.slots {
-            let labels = VariantLabels {
-                variant: slot.name.clone(),
-            };
+            let labels = VariantLabels::of(&slot.name);
             let queued = slot.variant().map_or(0, Variant::queued);
             self.metrics.queued.get_or_create(&labels).set(queued as i64);
         }
     }
 
     pub(super) fn show_active(&self, active: &Active) {
+        self.telemetry.serves(active.index);
         for (index, slot) in self.slots.iter().enumerate() {
-            let labels = VariantLabels {
-                variant: slot.name.clone(),
-            };
+            let labels = VariantLabels::of(&slot.name);
             self.metrics
                 .active
                 .get_or_create(&labels)
@@ -220,10 +207,10 @@ impl Engine {
             .or_else(slot_reason);
         let variants = (0..self.slots.len()).filter_map(|index| self.variant_evidence(index, &active));
         Evidence {
-            schema: 1,
+            schema: SCHEMA,
             workload: self.config.workload.clone(),
             revision: self.config.revision.clone(),
-            epoch: self.epoch.clone(),
+            epoch: self.telemetry.epoch().clone(),
             active_variant: active
                 .index
                 .and_then(|i| self.slots.get(i))
@@ -231,10 +218,41 @@ impl Engine {
             degraded: reason.is_some(),
             reason,
             variants: variants.collect(),
-            sequences_restarted: self.sequences_restarted(),
-            fallbacks: self.fallbacks(),
-            safe_values: self.safe_values(),
+            totals: self.telemetry.totals(),
+            records: self.telemetry.records(&self.devices()),
         }
+    }
+
+    /// Goes on from what an earlier process left, or begins a new epoch.
+    pub fn restore(&mut self, found: Found) {
+        let devices = self.devices();
+        match found {
+            Found::Counts(saved) => self.telemetry.restore(saved, &devices),
+            Found::New(reason) => self.telemetry.begin(Epoch::begin(reason)),
+        }
+    }
+
+    /// What a later process goes on from.
+    pub fn saved(&self) -> Saved {
+        Saved {
+            schema: SCHEMA,
+            workload: self.config.workload.clone(),
+            epoch: self.telemetry.epoch().clone(),
+            totals: self.telemetry.totals(),
+            records: self.telemetry.records(&self.devices()),
+        }
+    }
+
+    /// Traces a request that was just answered or got an error, where traces are on.
+    pub fn trace(&self, traceparent: Option<&str>, arrived: Instant, result: &Result<Answer, InferError>) {
+        let device = |index: usize| self.slots.get(index).and_then(Slot::device);
+        self.telemetry.trace(traceparent, arrived, result, device);
+    }
+
+    /// The device of each variant; nothing also while one is not loaded.
+    fn devices(&self) -> Vec<Option<String>> {
+        let device = |slot: &Slot| slot.device().map(str::to_owned);
+        self.slots.iter().map(device).collect()
     }
 
     fn variant_evidence(&self, index: usize, active: &Active) -> Option<VariantEvidence> {
@@ -251,8 +269,10 @@ impl Engine {
         Some(VariantEvidence {
             name: slot.name.clone(),
             device: slot.device().map(str::to_owned),
-            engine: slot.variant().map_or_else(String::new, |variant| variant.engine().to_owned()),
-            tally: slot.tally.read(),
+            engine: slot
+                .variant()
+                .map_or_else(String::new, |variant| variant.engine().to_owned()),
+            tally: self.telemetry.read(index)?,
             state,
             message: cause.map_or_else(String::new, |cause| cause.message),
         })

@@ -2,6 +2,7 @@
 
 use crate::energy::Energy;
 use crate::sequence::SequenceId;
+use crate::stages::Stages;
 use crate::tensor::Tensor;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ pub struct Answer {
     pub sequence_restarted: bool,
     /// From the request's last byte to here.
     pub latency: Duration,
+    /// Where that time went.
+    pub stages: Stages,
     /// Where a figure exists.
     pub energy: Option<Energy>,
 }

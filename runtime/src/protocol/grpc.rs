@@ -2,10 +2,15 @@
 
 use super::memory::Meter;
 use super::refusal::{Kind, Refused};
-use super::service::{Answered, Service};
+use super::service::{Answered, Envelope, Service};
 use super::{health, stream};
+use crate::metrics::Protocol;
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::middleware::{Next, from_fn_with_state};
 use futures::stream::BoxStream;
+use http_body_util::BodyExt;
 use perwatt_oip::grpc::health::health_server::HealthServer;
 use perwatt_oip::grpc::pb::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer,
@@ -19,6 +24,7 @@ use perwatt_oip::grpc::pb::{
 use perwatt_oip::grpc::{decode_request, encode_reply, parse_timeout};
 use perwatt_oip::limits::Limits;
 use perwatt_oip::metadata;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::codec::CompressionEncoding::Gzip;
@@ -29,6 +35,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// The protocol's gRPC service and the health service.
 pub fn router(service: Arc<Service>) -> Router {
     let limit = service.body_limit;
+    let counting = service.clone();
     let health = HealthServer::new(health::Health::new(service.clone()));
     let inference = GrpcInferenceServiceServer::new(Grpc(service))
         .accept_compressed(Gzip)
@@ -39,6 +46,30 @@ pub fn router(service: Arc<Service>) -> Router {
         .add_service(health)
         .prepare()
         .into_axum_router()
+        .layer(from_fn_with_state(counting, count_bytes))
+}
+
+/// Counts what the bodies of inference requests and of their replies take on the wire.
+async fn count_bytes(
+    State(service): State<Arc<Service>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    if !request.uri().path().ends_with("Infer") {
+        return next.run(request).await;
+    }
+    let metrics = &service.engine.metrics;
+    let received = metrics.received(Protocol::Grpc);
+    let sent = metrics.sent(Protocol::Grpc);
+    let response = next.run(request.map(|body| counted(body, received))).await;
+    response.map(|body| counted(body, sent))
+}
+
+fn counted(body: Body, counter: Counter) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        counter.inc_by(frame.data_ref().map_or(0, |data| data.len() as u64));
+        frame
+    }))
 }
 
 struct Grpc(Arc<Service>);
@@ -116,8 +147,12 @@ impl GrpcInferenceService for Grpc {
         let arrived = Instant::now();
         let (metadata, extensions, message) = request.into_parts();
         let _memory = extensions.get::<Meter>().and_then(Meter::take);
-        let limit = timeout(&metadata)?;
-        let answered = answer(&self.0, message, arrived, limit).await?;
+        let envelope = Envelope {
+            arrived,
+            limit: timeout(&metadata)?,
+            traceparent: traceparent(&metadata),
+        };
+        let answered = answer(&self.0, message, envelope).await?;
         let reply = encode_reply(&self.0.build_reply(&answered));
         Ok(as_asked(&metadata, Response::new(reply)))
     }
@@ -130,7 +165,13 @@ impl GrpcInferenceService for Grpc {
         let (metadata, extensions, messages) = request.into_parts();
         let meter = extensions.get::<Meter>().cloned();
         let end = timeout(&metadata)?.map(|limit| opened + limit);
-        let replies = stream::answer_in_order(self.0.clone(), messages, meter, end);
+        let traceparent = traceparent(&metadata).map(Arc::from);
+        let came = stream::Opened {
+            meter,
+            end,
+            traceparent,
+        };
+        let replies = stream::answer_in_order(self.0.clone(), messages, came);
         Ok(as_asked(&metadata, Response::new(replies)))
     }
 }
@@ -142,8 +183,7 @@ impl GrpcInferenceService for Grpc {
 pub(super) async fn answer(
     service: &Service,
     mut message: ModelInferRequest,
-    arrived: Instant,
-    limit: Option<Duration>,
+    envelope: Envelope<'_>,
 ) -> Result<Answered, Refused> {
     let name = std::mem::take(&mut message.model_name);
     let version = std::mem::take(&mut message.model_version);
@@ -152,7 +192,7 @@ pub(super) async fn answer(
     let request = request.map_err(|problem| service.refuse_decoding(&problem))?;
     // A client that knows typed contents alone gets them.
     let raw = !request.inputs.iter().any(|input| input.is_typed());
-    service.answer(request, arrived, limit, raw).await
+    service.answer(request, envelope, raw).await
 }
 
 /// An empty version leaves the choice to the server.
@@ -172,6 +212,11 @@ fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Refused> {
             "grpc-timeout is not a number of at most 8 digits and a unit",
         )
     })
+}
+
+/// Where in a trace the request belongs, as its caller says.
+fn traceparent(metadata: &MetadataMap) -> Option<&str> {
+    metadata.get("traceparent")?.to_str().ok()
 }
 
 /// Compresses a reply only to a compressed request: usual clients say that they can read it, not that they want it.

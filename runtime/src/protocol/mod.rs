@@ -3,10 +3,12 @@
 //! The messages themselves are the crate `perwatt-oip`'s. [`rest`] and [`grpc`] take requests in and hand them
 //! to one [`service::Service`], which checks them against the model ([`request`]) and has the engine answer:
 //! the same limits, errors and parameters either way. [`body`], [`compression`] and [`memory`] bound what a
-//! client can make the server hold; [`openapi`] describes the REST side.
+//! client can make the server hold; [`openapi`] describes the REST side, to which [`feedback`] is added: what
+//! applications say of answers.
 
 pub mod body;
 pub mod compression;
+pub mod feedback;
 pub mod grpc;
 pub mod health;
 pub mod memory;

@@ -13,6 +13,7 @@ pub enum Operation {
     ModelMetadata,
     ModelReady,
     ModelInfer,
+    ModelFeedback,
 }
 
 /// A path and what it does.
@@ -59,6 +60,11 @@ pub const ROUTES: &[Route] = &[
     ),
     route("/v2/models/{name}/infer", Operation::ModelInfer, "Inference"),
     route(
+        "/v2/models/{name}/feedback",
+        Operation::ModelFeedback,
+        "What an application says of an answer",
+    ),
+    route(
         "/v2/models/{name}/versions/{version}",
         Operation::ModelMetadata,
         "What this version of the model takes and gives",
@@ -72,6 +78,11 @@ pub const ROUTES: &[Route] = &[
         "/v2/models/{name}/versions/{version}/infer",
         Operation::ModelInfer,
         "Inference by this version of the model",
+    ),
+    route(
+        "/v2/models/{name}/versions/{version}/feedback",
+        Operation::ModelFeedback,
+        "What an application says of an answer by this version of the model",
     ),
 ];
 
@@ -99,7 +110,7 @@ fn path(route: &Route) -> Value {
     let parameters = names.filter(|name| route.path.contains(&format!("{{{name}}}")));
     let parameters = parameters.map(|name| json!({"$ref": format!("#/components/parameters/{name}")}));
     let method = match route.operation {
-        Operation::ModelInfer => "post",
+        Operation::ModelInfer | Operation::ModelFeedback => "post",
         _ => "get",
     };
     let mut operation = json!({
@@ -110,6 +121,9 @@ fn path(route: &Route) -> Value {
     if route.operation == Operation::ModelInfer {
         operation["requestBody"] = json!({"$ref": "#/components/requestBodies/Infer"});
         operation["parameters"] = json!([{"$ref": "#/components/parameters/binary"}]);
+    }
+    if route.operation == Operation::ModelFeedback {
+        operation["requestBody"] = json!({"$ref": "#/components/requestBodies/Feedback"});
     }
     let mut item = Map::from_iter([(method.to_owned(), operation)]);
     let parameters: Vec<_> = parameters.collect();
@@ -135,6 +149,7 @@ fn responses(route: &Route) -> Value {
         Operation::ServerLive | Operation::ServerReady | Operation::ModelReady => "Yes",
         Operation::ModelMetadata => "ModelMetadata",
         Operation::ModelInfer => "Infer",
+        Operation::ModelFeedback => "Feedback",
     };
     let mut all = Map::new();
     let mut say = |status: &str, name: &str| {
@@ -150,10 +165,13 @@ fn responses(route: &Route) -> Value {
     if route.path.contains("{name}") {
         say("404", "Error");
     }
-    if route.operation == Operation::ModelInfer {
-        for status in ["400", "408", "413", "415", "500", "503", "504"] {
-            say(status, "Error");
-        }
+    let errors: &[&str] = match route.operation {
+        Operation::ModelInfer => &["400", "408", "413", "415", "500", "503", "504"],
+        Operation::ModelFeedback => &["400", "408", "409", "413"],
+        _ => &[],
+    };
+    for status in errors {
+        say(status, "Error");
     }
     all.into()
 }

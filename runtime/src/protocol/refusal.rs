@@ -20,6 +20,8 @@ pub enum Kind {
     Encoding,
     /// It did not arrive in time.
     Slow,
+    /// It contradicts an earlier one.
+    Conflict,
     /// Too much is under way.
     Overloaded,
     /// No variant may serve.
@@ -57,6 +59,7 @@ impl Refused {
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Kind::Slow => StatusCode::REQUEST_TIMEOUT,
+            Kind::Conflict => StatusCode::CONFLICT,
             Kind::Overloaded | Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -83,6 +86,7 @@ impl From<Refused> for Status {
             Kind::NotFound => Code::NotFound,
             Kind::TooLarge => Code::ResourceExhausted,
             Kind::Encoding => Code::Unimplemented,
+            Kind::Conflict => Code::FailedPrecondition,
             Kind::Overloaded | Kind::Unavailable => Code::Unavailable,
             Kind::Slow | Kind::Deadline => Code::DeadlineExceeded,
             Kind::Failed => Code::Internal,

@@ -2,12 +2,14 @@
 
 use super::body::{self, BodyError};
 use super::compression::{self, Encoding};
+use super::feedback;
 use super::memory::Share;
 use super::openapi::{self, Operation};
 use super::refusal::{Kind, Refused};
-use super::service::{Answered, Service};
+use super::service::{Answered, Envelope, Service};
+use crate::metrics::Protocol;
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -52,6 +54,7 @@ fn handler(operation: Operation) -> MethodRouter<Shared> {
         Operation::ModelMetadata => get(model_metadata),
         Operation::ModelReady => get(model_ready),
         Operation::ModelInfer => post(infer),
+        Operation::ModelFeedback => post(give_feedback),
     }
 }
 
@@ -128,8 +131,43 @@ async fn infer(
         let encoding = request_encoding(&service, &headers)?;
         let json_length = json_length(&service, &headers)?;
         let (content, _memory) = read_body(&service, &headers, &mut body, encoding).await?;
-        let answered = answer(&service, &content, json_length).await?;
+        let envelope = Envelope {
+            arrived: Instant::now(),
+            limit: None,
+            traceparent: traceparent(&headers),
+        };
+        let answered = answer(&service, &content, json_length, envelope).await?;
         reply(&service, &headers, &answered).await
+    };
+    let result = result.await;
+    let response = result.unwrap_or_else(|refused: Refused| {
+        body::discard(body, &headers);
+        refused.into_response()
+    });
+    let sent = response.body().size_hint().lower();
+    service.engine.metrics.sent(Protocol::Rest).inc_by(sent);
+    response
+}
+
+/// Where in a trace the request belongs, as its caller says.
+fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get("traceparent")?.to_str().ok()
+}
+
+async fn give_feedback(
+    State(service): State<Shared>,
+    path: Path<ModelPath>,
+    headers: HeaderMap,
+    mut body: Body,
+) -> Response {
+    let result = async {
+        path.find(&service)?;
+        let declared = body::declared_length(&headers);
+        let read = body::read(&mut body, feedback::LARGEST_BODY, declared).await;
+        let content = read.map_err(|problem| refuse_body(&service, problem, feedback::LARGEST_BODY))?;
+        let taken = feedback::take(&service.engine, &content);
+        let reply = taken.map_err(|problem| service.refuse(problem.kind(), problem.to_string()))?;
+        Ok(json(StatusCode::OK, &reply))
     };
     let result = result.await;
     result.unwrap_or_else(|refused: Refused| {
@@ -171,8 +209,10 @@ async fn read_body(
         .memory
         .try_take(size)
         .ok_or_else(|| service.refuse_overload())?;
-    let refuse = |problem| refuse_body(service, problem);
+    let refuse = |problem| refuse_body(service, problem, limit);
     let content = body::read(body, limit, declared).await.map_err(refuse)?;
+    let received = content.len() as u64;
+    service.engine.metrics.received(Protocol::Rest).inc_by(received);
     let Some(encoding) = encoding else {
         return Ok((content.into(), share));
     };
@@ -203,12 +243,11 @@ async fn off_thread<T: Send + 'static>(
     done.map_err(|problem| Refused::new(Kind::Failed, problem.to_string()))
 }
 
-fn refuse_body(service: &Service, problem: BodyError) -> Refused {
-    let limit = service.body_limit;
+fn refuse_body(service: &Service, problem: BodyError, limit: usize) -> Refused {
     match problem {
         BodyError::TooLarge => service.refuse(
             Kind::TooLarge,
-            format!("the body is larger than {limit} bytes, more than this model's inputs need"),
+            format!("the body is larger than {limit} bytes, more than such a request to this model needs"),
         ),
         BodyError::Broken => service.refuse(Kind::Invalid, "the body ended before it was whole"),
         BodyError::Slow => service.refuse(Kind::Slow, "the body did not arrive in time"),
@@ -222,12 +261,16 @@ fn refuse_body(service: &Service, problem: BodyError) -> Refused {
     }
 }
 
-async fn answer(service: &Service, content: &Bytes, json_length: Option<usize>) -> Result<Answered, Refused> {
-    let arrived = Instant::now();
+async fn answer(
+    service: &Service,
+    content: &Bytes,
+    json_length: Option<usize>,
+    envelope: Envelope<'_>,
+) -> Result<Answered, Refused> {
     let request = wire::decode_request(content, json_length, &Limits::DEFAULT);
     let request = request.map_err(|problem| service.refuse_decoding(&problem))?;
     let binary = wire::wants_binary(&request.parameters);
-    service.answer(request, arrived, None, binary).await
+    service.answer(request, envelope, binary).await
 }
 
 async fn reply(service: &Service, headers: &HeaderMap, answered: &Answered) -> Result<Response, Refused> {

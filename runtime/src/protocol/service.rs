@@ -41,6 +41,17 @@ pub struct Service {
     default_timeout: Duration,
 }
 
+/// What a transport says of a request, beside its message.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// When it was whole.
+    pub arrived: Instant,
+    /// The time that the transport gives it, where it does.
+    pub limit: Option<Duration>,
+    /// Where in a trace it belongs, as its caller says: the W3C's `traceparent`.
+    pub traceparent: Option<&'a str>,
+}
+
 /// An answer and what of it is wanted.
 pub struct Answered {
     answer: Answer,
@@ -110,17 +121,17 @@ impl Service {
         crate::engine::InferError::Overloaded.into()
     }
 
-    /// Checks a request and has it answered.
+    /// Checks a request and has it answered, traced, and remembered for feedback.
     ///
     /// # Errors
     /// When it does not fit the model, is shed, late, or no variant answers.
     pub async fn answer(
         &self,
         request: InferRequest<'_>,
-        arrived: Instant,
-        limit: Option<Duration>,
+        envelope: Envelope<'_>,
         binary: bool,
     ) -> Result<Answered, Refused> {
+        let Envelope { arrived, limit, .. } = envelope;
         let timing = Timing {
             arrived,
             limit,
@@ -129,7 +140,12 @@ impl Service {
         let checked = check(request, &self.engine.manifest, timing, binary);
         let Checked { query, outputs, id } =
             checked.map_err(|problem| self.refuse(Kind::Invalid, problem))?;
-        let answer = self.engine.infer(query).await?;
+        let result = self.engine.infer(query).await;
+        self.engine.trace(envelope.traceparent, arrived, &result);
+        let answer = result?;
+        if let (Some(id), Some(variant)) = (&id, answer.variant) {
+            self.engine.telemetry.remember(id, variant);
+        }
         Ok(Answered { answer, outputs, id })
     }
 

@@ -3,7 +3,7 @@
 use super::grpc::answer;
 use super::memory::Meter;
 use super::refusal::Refused;
-use super::service::Service;
+use super::service::{Envelope, Service};
 use futures::stream::{self, BoxStream, StreamExt};
 use perwatt_oip::grpc::encode_reply;
 use perwatt_oip::grpc::pb::infer_parameter::ParameterChoice;
@@ -22,14 +22,28 @@ const ASKS_FOR_FINAL: &str = "triton_enable_empty_final_response";
 /// And by this one it is told. Here every reply is.
 const IS_FINAL: &str = "triton_final_response";
 
+/// What a stream was opened with.
+pub(super) struct Opened {
+    /// Counts what it holds.
+    pub meter: Option<Meter>,
+    /// When its time is up, where its client said so.
+    pub end: Option<Instant>,
+    /// Where in a trace its requests belong.
+    pub traceparent: Option<Arc<str>>,
+}
+
 /// Answers a stream until its client, its time or the server ends it. A request that fails has its error in its
 /// reply's place, and the stream goes on.
 pub(super) fn answer_in_order(
     service: Arc<Service>,
     messages: Streaming<ModelInferRequest>,
-    meter: Option<Meter>,
-    end: Option<Instant>,
+    opened: Opened,
 ) -> BoxStream<'static, Result<ModelStreamInferResponse, Status>> {
+    let Opened {
+        meter,
+        end,
+        traceparent,
+    } = opened;
     let drain = service.drain.clone();
     let stop = {
         let drain = drain.clone();
@@ -49,9 +63,14 @@ pub(super) fn answer_in_order(
         .map(move |message| {
             let arrived = Instant::now();
             let memory = meter.as_ref().and_then(Meter::take);
-            let service = service.clone();
+            let (service, traceparent) = (service.clone(), traceparent.clone());
             async move {
-                let reply = reply(&service, message?, arrived, end).await;
+                let envelope = Envelope {
+                    arrived,
+                    limit: end.map(|end| end.saturating_duration_since(arrived)),
+                    traceparent: traceparent.as_deref(),
+                };
+                let reply = reply(&service, message?, envelope).await;
                 drop(memory);
                 Ok(reply)
             }
@@ -64,13 +83,11 @@ pub(super) fn answer_in_order(
 async fn reply(
     service: &Service,
     message: ModelInferRequest,
-    arrived: Instant,
-    end: Option<Instant>,
+    envelope: Envelope<'_>,
 ) -> ModelStreamInferResponse {
     let id = message.id.clone();
     let asks_for_final = message.parameters.get(ASKS_FOR_FINAL).is_some_and(is_true);
-    let limit = end.map(|end| end.saturating_duration_since(arrived));
-    let (error_message, mut response) = match answer(service, message, arrived, limit).await {
+    let (error_message, mut response) = match answer(service, message, envelope).await {
         Ok(answered) => (String::new(), encode_reply(&service.build_reply(&answered))),
         Err(refused) => failed(service, id, refused),
     };

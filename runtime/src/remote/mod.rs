@@ -203,12 +203,28 @@ impl Remote {
     fn read(&self, reply: Reply, ask: &Ask) -> Result<Answered, RemoteError> {
         let says = |name: &str| reply.parameters.get(name).and_then(Value::as_bool) == Some(true);
         if says("safe_value") {
-            return Err(RemoteError::Wrong("it is the safe value, given when nothing answers".into()));
+            return Err(RemoteError::Wrong(
+                "it is the safe value, given when nothing answers".into(),
+            ));
         }
-        let text = |name: &str| error::words(reply.parameters.get(name).and_then(Value::as_str).unwrap_or_default());
+        let text = |name: &str| {
+            error::words(
+                reply
+                    .parameters
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default(),
+            )
+        };
         let degraded = says("degraded").then(|| {
             let reason = text("degraded_reason").chars().take(64).collect();
-            (reason, format!("the server that answered is degraded: {}", text("degraded_message")))
+            (
+                reason,
+                format!(
+                    "the server that answered is degraded: {}",
+                    text("degraded_message")
+                ),
+            )
         });
         let continued = ask.sequence.as_ref().is_some_and(|sequence| !sequence.start);
         let sequence_restarted = continued && says("sequence_restarted");

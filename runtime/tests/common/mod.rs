@@ -4,6 +4,10 @@
 
 pub mod agent;
 
+use perwatt_oip::grpc::encode_request;
+use perwatt_oip::grpc::pb::ModelInferRequest;
+use perwatt_oip::message::{Outgoing, Parameters, Value as Parameter};
+use perwatt_oip::tensor::{Data, Tensor};
 use prost::Message;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -404,6 +408,23 @@ pub fn request(x: [f32; 4], parameters: Value) -> Value {
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": x}],
         "parameters": parameters
     })
+}
+
+/// The same for gRPC, its data as bytes.
+pub fn grpc_request(id: &str, x: [f32; 4], parameters: &[(&str, Parameter)]) -> ModelInferRequest {
+    let x = Tensor {
+        shape: vec![1, 4],
+        data: Data::F32(x.to_vec()),
+    };
+    let parameters = parameters.iter().map(|(name, v)| ((*name).to_owned(), v.clone()));
+    let parameters: Parameters = parameters.collect();
+    let outgoing = Outgoing {
+        id: Some(id),
+        parameters: &parameters,
+        inputs: &[("x", &x)],
+        outputs: &[],
+    };
+    encode_request("tiny", "", &outgoing)
 }
 
 /// The tiny model's answer.

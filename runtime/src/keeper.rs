@@ -1,0 +1,69 @@
+//! Writes evidence to its folder, at a bounded pace and at the end.
+
+use crate::engine::Engine;
+use crate::state::{Saved, StateDir};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Keeps the evidence of an engine.
+#[derive(Clone)]
+pub struct Keeper {
+    engine: Arc<Engine>,
+    dir: StateDir,
+    last: Arc<Mutex<Last>>,
+}
+
+#[derive(Default)]
+struct Last {
+    written: Option<Saved>,
+    failed: bool,
+}
+
+impl Keeper {
+    /// A keeper that has written nothing yet.
+    pub fn new(engine: Arc<Engine>, dir: StateDir) -> Self {
+        Self {
+            engine,
+            dir,
+            last: Arc::default(),
+        }
+    }
+
+    /// Writes what changed, once in this time, for ever.
+    pub async fn run(self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            let keeper = self.clone();
+            // A disk may hang: requests are not made to wait for it.
+            if tokio::task::spawn_blocking(move || keeper.write()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Writes the evidence now, unless it is what was written last. A failure is said once, until it is over.
+    pub fn write(&self) {
+        // Nothing panics under this lock, so a poisoned lock holds whole data.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = self.engine.saved();
+        if last.written.as_ref() == Some(&saved) {
+            return;
+        }
+        match self.dir.write(&saved) {
+            Ok(()) => {
+                if last.failed {
+                    tracing::info!("evidence is kept again");
+                }
+                *last = Last {
+                    written: Some(saved),
+                    failed: false,
+                };
+            }
+            Err(error) if !last.failed => {
+                tracing::warn!(%error, "evidence cannot be kept: a restart of this container would lose it");
+                last.failed = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
