@@ -46,5 +46,9 @@ pub const CONTAINER_RUNTIME: &str = "runtime";
 pub const CONTAINER_SIDECAR: &str = "sidecar";
 /// Where a pod finds the model image.
 pub const MODEL_DIR: &str = "/model";
+/// Where a runtime keeps its evidence over restarts of its container.
+pub const STATE_DIR: &str = "/var/lib/perwatt";
+/// Environment variable that names that folder.
+pub const STATE_DIR_ENV: &str = "PERWATT_STATE_DIR";
 /// Environment variable that holds the runtime's configuration.
 pub const RUNTIME_CONFIG_ENV: &str = "PERWATT_CONFIG";

@@ -15,15 +15,21 @@ const SAMPLE: usize = 64;
 const CONCURRENT: usize = 8;
 /// How long one pod may take to answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// Longest answer that is read, in bytes.
-const ANSWER_LIMIT: usize = 256 * 1024;
+/// Longest answer that is read, in bytes: a variant's whole histogram of latency takes 60 KB.
+const ANSWER_LIMIT: usize = 1024 * 1024;
+/// Newest version of the answer that is understood. Fields are added within a version; another number means
+/// that some changed.
+const SCHEMA: u32 = 2;
 
 /// One runtime's answer; what we do not show is left out.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The variant that answers now.
-    pub active_variant: String,
+    /// Version of the format.
+    #[serde(default = "first_schema")]
+    pub schema: u32,
+    /// The variant that answers now; nothing while none may.
+    pub active_variant: Option<String>,
     /// Whether it is another than the pod's first, or the pod itself stands in.
     #[serde(default)]
     pub degraded: bool,
@@ -36,6 +42,31 @@ pub struct Report {
     /// Sequences whose state was lost.
     #[serde(default)]
     pub sequences_restarted: u64,
+}
+
+fn first_schema() -> u32 {
+    1
+}
+
+/// Why an answer is no report.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    /// Not the format.
+    #[error("it cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A runtime that is newer than this operator.
+    #[error("its schema is {0}, this operator reads up to {SCHEMA}: upgrade the operator")]
+    Schema(u32),
+}
+
+impl Report {
+    fn parse(body: &[u8]) -> Result<Self, ReportError> {
+        let report: Self = serde_json::from_slice(body)?;
+        if report.schema > SCHEMA {
+            return Err(ReportError::Schema(report.schema));
+        }
+        Ok(report)
+    }
 }
 
 /// Figures of one variant.
@@ -104,7 +135,7 @@ impl Evidence {
     pub fn active(&self, uid: &str) -> Option<ActiveVariant> {
         let report = self.report(uid)?;
         Some(ActiveVariant {
-            name: report.active_variant,
+            name: report.active_variant?,
             reason: String::new(),
         })
     }
@@ -146,7 +177,55 @@ async fn ask(client: &reqwest::Client, source: &Source) -> Option<Report> {
         Ok::<_, reqwest::Error>(body)
     };
     let body = tokio::time::timeout(DEADLINE, answer).await.ok()?.ok()?;
-    serde_json::from_slice(&body)
+    Report::parse(&body)
         .map_err(|error| tracing::debug!(%url, %error, "evidence is not readable"))
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn runtimes_of_both_schemas_are_understood() {
+        let first = r#"{"schema": 1, "workload": "gate", "revision": "r1", "epoch": "1-1", "activeVariant": "npu",
+            "degraded": false, "reason": null, "variants": [{"name": "npu", "device": "d0", "requests": 3,
+            "failures": 0, "latencySeconds": {"p50": 0.001, "p95": 0.002, "p99": 0.002, "count": 3},
+            "energy": {"microjoulesPerInference": 910, "source": "nameplate", "emulated": true},
+            "state": "Active", "message": ""}], "sequencesRestarted": 0, "fallbacks": 0}"#;
+        let second = r#"{"schema": 2, "workload": "gate", "revision": "r1", "epoch": "1-1",
+            "epochUnixSeconds": 1764000000, "epochReason": "FirstStart", "activeVariant": "npu", "degraded": false,
+            "reason": null, "variants": [{"name": "npu", "device": "d0", "requests": 3, "failures": 0,
+            "latencySeconds": {"p50": 0.001, "p95": 0.002, "p99": 0.002, "count": 3},
+            "energy": {"microjoulesPerInference": 910, "source": "nameplate", "emulated": true},
+            "state": "Active", "message": ""}], "sequencesRestarted": 0, "fallbacks": 0, "deadlinesMissed": 1,
+            "feedbackUnattributed": {"falseAlarm": 0, "miss": 0, "correct": 0},
+            "records": [{"revision": "r1", "variant": "npu", "device": "d0", "answered": 3, "failed": 0,
+            "latency": {"significantDigits": 2, "microseconds": [[1003, 2], [2015, 1]]},
+            "energy": [{"source": "nameplate", "emulated": true, "nanojoules": 2730000, "inferences": 3}],
+            "confidence": null, "feedback": {"falseAlarm": 1, "miss": 0, "correct": 0}}]}"#;
+        for text in [first, second] {
+            let report = Report::parse(text.as_bytes()).unwrap();
+            assert_eq!(report.active_variant.as_deref(), Some("npu"));
+            let variant = &report.variants[0];
+            assert_eq!(variant.latency_seconds.as_ref().unwrap().count, 3);
+            let energy = variant.energy.as_ref().unwrap();
+            assert_eq!((energy.microjoules_per_inference, energy.emulated), (910, true));
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_cannot_serve_still_reports() {
+        let report = Report::parse(br#"{"schema": 2, "activeVariant": null, "degraded": true}"#).unwrap();
+        assert_eq!((report.active_variant, report.degraded), (None, true));
+    }
+
+    #[test]
+    fn a_newer_schema_is_left_alone_and_said() {
+        let error = Report::parse(br#"{"schema": 3, "activeVariant": "npu"}"#).unwrap_err();
+        assert!(error.to_string().contains("upgrade the operator"), "{error}");
+        Report::parse(b"[]").unwrap_err();
+    }
 }

@@ -3,9 +3,10 @@
 
 use super::sidecar::{self, build_sidecar};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, ImageVolumeSource, NodeAffinity,
-    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSecurityContext, PodSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
+    ImageVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+    PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Toleration,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -16,6 +17,9 @@ use perwatt_planner::outcome::PodPlan;
 use perwatt_planner::slot_hash;
 use serde_json::json;
 use std::collections::BTreeMap;
+
+/// Most that a runtime's evidence may take on the node's disk; it needs a few kilobytes.
+const STATE_LIMIT: &str = "32Mi";
 
 /// The runtime's user and group: no name on the node, no rights.
 const USER: i64 = 65532;
@@ -60,18 +64,33 @@ pub fn build_pod(
             }),
             termination_grace_period_seconds: Some(30),
             tolerations: Some(tolerations(spec.placement.mode)),
-            volumes: Some(vec![Volume {
-                name: "model".into(),
-                image: Some(ImageVolumeSource {
-                    reference: Some(spec.model.image.clone()),
-                    pull_policy: Some("IfNotPresent".into()),
-                }),
-                ..Volume::default()
-            }]),
+            volumes: Some(volumes(spec)),
             ..PodSpec::default()
         }),
         ..Pod::default()
     }
+}
+
+fn volumes(spec: &InferenceWorkloadSpec) -> Vec<Volume> {
+    vec![
+        Volume {
+            name: "model".into(),
+            image: Some(ImageVolumeSource {
+                reference: Some(spec.model.image.clone()),
+                pull_policy: Some("IfNotPresent".into()),
+            }),
+            ..Volume::default()
+        },
+        // It lives as long as the pod: a container that restarts goes on counting where it was.
+        Volume {
+            name: "state".into(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: None,
+                size_limit: Some(Quantity(STATE_LIMIT.into())),
+            }),
+            ..Volume::default()
+        },
+    ]
 }
 
 fn labels(plan: &PodPlan) -> BTreeMap<String, String> {
@@ -197,11 +216,13 @@ fn container(
         name: names::CONTAINER_RUNTIME.into(),
         image: Some(image.to_owned()),
         image_pull_policy: Some("IfNotPresent".into()),
-        env: Some(vec![EnvVar {
-            name: names::RUNTIME_CONFIG_ENV.into(),
-            value: Some(runtime_config(plan, spec, profile).to_string()),
-            ..EnvVar::default()
-        }]),
+        env: Some(vec![
+            variable(
+                names::RUNTIME_CONFIG_ENV,
+                runtime_config(plan, spec, profile).to_string(),
+            ),
+            variable(names::STATE_DIR_ENV, names::STATE_DIR.into()),
+        ]),
         ports: Some(vec![
             port("rest", names::PORT_REST),
             port("grpc", names::PORT_GRPC),
@@ -215,8 +236,23 @@ fn container(
         readiness_probe: Some(probe("/readyz", 2, 2)),
         liveness_probe: Some(probe("/livez", 10, 3)),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(vec![model_mount()]),
+        volume_mounts: Some(vec![
+            model_mount(),
+            VolumeMount {
+                name: "state".into(),
+                mount_path: names::STATE_DIR.into(),
+                ..VolumeMount::default()
+            },
+        ]),
         ..Container::default()
+    }
+}
+
+fn variable(name: &str, value: String) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: Some(value),
+        ..EnvVar::default()
     }
 }
 
