@@ -102,11 +102,11 @@ parts: tools
 model: tools python
 	@tools/step "model and recording" examples/speech-gate/fetch "$(PERWATT_MODEL_DIR)"
 	@tools/step "wake word" examples/wake-word/fetch "$(PERWATT_WAKE_WORD_DIR)"
+	@tools/step "motion" examples/motion/fetch "$(PERWATT_MOTION_DIR)"
 
 # What the unit tests alone read.
 .PHONY: test-data
 test-data: tools python
-	@tools/step "motion" examples/motion/fetch "$(PERWATT_MOTION_DIR)"
 	@tools/step "spiking network and digits" runtime/spiking/tests/fetch "$(PERWATT_MNIST_DIR)"
 
 .PHONY: python

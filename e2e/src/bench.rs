@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::demo::{self, Script, WORKLOAD};
 use crate::product::install::Product;
 use crate::product::traffic::{StreamOptions, Traffic, now, service_url};
-use crate::product::{Error, Result, recording};
+use crate::product::{Error, Example, Result, recording};
 use crate::progress::Progress;
 use crate::project;
 use crate::wait::{DEADLINE, until};
@@ -106,7 +106,7 @@ async fn main_job() -> Result<Vec<Figure>> {
     };
     let cluster = Cluster::start(options).await?;
     let product = Product::install(&cluster, &progress).await?;
-    let model = product.load_model().await?;
+    let model = product.load_model(Example::SPEECH_GATE).await?;
     let mut figures = vec![Figure::new("set-up, warm", began.elapsed().as_secs_f64(), "s", 1)];
     figures.extend(cold_set_up());
     let mut applied = Vec::new();
@@ -186,7 +186,7 @@ fn cold_set_up() -> Option<Figure> {
 async fn apply_to_answer(product: &Product<'_>, model: &str) -> Result<f64> {
     let cluster = product.cluster;
     let began = now();
-    product.apply_example("speech-gate", model).await?;
+    product.apply_example(Example::SPEECH_GATE, model).await?;
     let url = until("the Service", DEADLINE, || async {
         service_url(cluster, WORKLOAD.0, WORKLOAD.1)
             .await

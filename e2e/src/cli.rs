@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, ClusterOptions, Error, NodeOptions, Result, run_fo
 use crate::demo;
 use crate::images;
 use crate::product;
-use crate::product::traffic::{StreamOptions, stream};
+use crate::product::traffic::{AskOptions, StreamOptions, ask, stream};
 use crate::progress::Progress;
 
 /// A real Kubernetes cluster in a box, on this machine.
@@ -64,6 +64,9 @@ enum Action {
     /// Stream a recording to a Service and print every reply as a line of JSON.
     #[command(hide = true)]
     Stream(StreamOptions),
+    /// Send the requests of a file to a Service and print every reply as a line of JSON.
+    #[command(hide = true)]
+    Ask(AskOptions),
     /// Carry connections from loopback into a network namespace.
     #[command(hide = true)]
     Forward {
@@ -92,6 +95,7 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
         Action::Demo => demo::run().await,
         Action::Bench { name } => bench::run(name.as_deref()).await,
         Action::Stream(options) => stream(options).await,
+        Action::Ask(options) => ask(options).await,
         Action::Images => pack_images(),
         action => Ok(manage(action).await?),
     }
@@ -99,7 +103,7 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
 
 async fn manage(action: Action) -> Result<()> {
     match action {
-        Action::Demo | Action::Images | Action::Bench { .. } | Action::Stream(_) => Ok(()),
+        Action::Demo | Action::Images | Action::Bench { .. } | Action::Stream(_) | Action::Ask(_) => Ok(()),
         Action::Up { cluster, nodes, port } => up(cluster.name, nodes, port).await,
         Action::Down { cluster } => down(&cluster.name).await,
         Action::Kubeconfig { cluster } => kubeconfig(&cluster.name).await,
@@ -162,7 +166,7 @@ fn pack_images() -> product::Result<()> {
     for image in images::product(&Progress::new())?.all() {
         println!("{} {}", image.reference, image.file.display());
     }
-    let (reference, file) = product::pack_model()?;
+    let (reference, file) = product::pack_model(product::Example::SPEECH_GATE)?;
     println!("{reference} {}", file.display());
     Ok(())
 }

@@ -9,8 +9,9 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 
 use crate::cluster::{Cluster, ClusterOptions, Error as ClusterError, NodeOptions};
 use crate::product::install::{NAMESPACE, Product};
+use crate::product::samples::{self, Heard, Samples};
 use crate::product::traffic::{Reply, StreamOptions, Tally, Traffic, now, service_url, tally};
-use crate::product::{Result, recording, speech};
+use crate::product::{Example, Result, recording, speech};
 use crate::progress::Progress;
 
 /// Name of the demo's cluster.
@@ -43,8 +44,12 @@ pub struct FaultReport {
 #[must_use]
 pub fn nodes() -> Vec<NodeOptions> {
     vec![
-        NodeOptions::new(ASIC_NODE).label("perwatt.dev/emulate", "asic"),
-        NodeOptions::new(GPU_NODE).label("perwatt.dev/emulate", "gpu"),
+        NodeOptions::new(ASIC_NODE)
+            .label("perwatt.dev/emulate", "asic")
+            .label("perwatt.dev/emulate-micro-npu", "true"),
+        NodeOptions::new(GPU_NODE)
+            .label("perwatt.dev/emulate", "gpu")
+            .label("perwatt.dev/emulate-neuromorphic", "true"),
     ]
 }
 
@@ -72,9 +77,9 @@ pub async fn run() -> Result<()> {
         .await?;
 
     script.step("The model, as an image on every node, and the workload that serves it");
-    let model = product.load_model().await?;
+    let model = product.load_model(Example::SPEECH_GATE).await?;
     script.shows("kubectl apply -f examples/speech-gate/");
-    product.apply_example("speech-gate", &model).await?;
+    product.apply_example(Example::SPEECH_GATE, &model).await?;
     script.mend(&product).await?;
     let on_npu = |status: &perwatt_crds::InferenceWorkloadStatus| {
         status.summary.serving == "npu" && status.summary.ready == "1/1"
@@ -91,6 +96,22 @@ pub async fn run() -> Result<()> {
     let replies = listen(&cluster).await?;
     print_speech(&replies);
     print_served_by(&replies);
+
+    script.step(
+        "Other silicon under the same API: a spiking network hears motion on an emulated neuromorphic chip, \
+         an int8 LiteRT file hears a wake word on an emulated micro NPU",
+    );
+    let mut served = Vec::new();
+    for (samples, variant) in [(samples::motion()?, "snn"), (samples::wake_word()?, "npu")] {
+        let example = samples.example();
+        script.shows(&format!("kubectl apply -f examples/{}/", example.name));
+        let heard = serve(&product, &samples, variant).await?;
+        served.push((samples, heard));
+    }
+    script
+        .run(&cluster, "get inferenceworkloads --all-namespaces")
+        .await?;
+    print_served(&served);
 
     script.step("The ASIC fails while requests flow, and recovers");
     let report = fault(&product, &script).await?;
@@ -148,6 +169,22 @@ async fn cluster(progress: &Progress) -> Result<Cluster, ClusterError> {
         }
         Err(other) => Err(other),
     }
+}
+
+/// Loads an example's model, applies its manifests, waits until `variant` serves, and sends its samples.
+///
+/// # Errors
+/// When a step does not come about.
+pub async fn serve(product: &Product<'_>, samples: &Samples, variant: &str) -> Result<Heard> {
+    let example = samples.example();
+    let model = product.load_model(example).await?;
+    product.apply_example(example, &model).await?;
+    let serves = |status: &perwatt_crds::InferenceWorkloadStatus| {
+        status.summary.serving == variant && status.summary.ready == "1/1"
+    };
+    let what = format!("{} serves from {variant}", example.name);
+    product.wait_for_status(&what, example.workload(), serves).await?;
+    samples.send(product.cluster, GPU_NODE).await
 }
 
 /// Streams the whole recording once, four times faster than it was spoken.
@@ -341,7 +378,7 @@ fn health_file(product: &Product<'_>) -> Result<PathBuf> {
 }
 
 fn print_speech(replies: &[Reply]) {
-    let probabilities: Vec<_> = replies.iter().map(|reply| reply.probability).collect();
+    let probabilities: Vec<_> = replies.iter().map(|reply| reply.first_output()).collect();
     let segments = speech::segments(&probabilities);
     println!(
         "   speech in {} segments of {:.0} s:",
@@ -384,6 +421,36 @@ fn print_served_by(replies: &[Reply]) {
         milliseconds(counted.p99_milliseconds),
         energy(&counted),
     ]);
+    println!("{table}");
+}
+
+fn print_served(served: &[(Samples, Heard)]) {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header([
+        "workload",
+        "variant",
+        "device",
+        "requests",
+        "failures",
+        "right answers",
+        "p50",
+        "per inference",
+    ]);
+    for (samples, heard) in served {
+        let counted = tally(&heard.replies);
+        let last = heard.replies.last().cloned().unwrap_or_default();
+        table.add_row([
+            samples.example().name.to_owned(),
+            last.text("variant").to_owned(),
+            last.text("device").to_owned(),
+            counted.requests.to_string(),
+            counted.failures.to_string(),
+            format!("{} of {}", heard.right, samples.len()),
+            milliseconds(counted.p50_milliseconds),
+            energy(&counted),
+        ]);
+    }
     println!("{table}");
 }
 

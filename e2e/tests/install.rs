@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use perwatt_e2e::cluster::{Cluster, ClusterOptions, NodeOptions};
-use perwatt_e2e::product::pack_model;
+use perwatt_e2e::product::{Example, pack_model};
 use perwatt_e2e::progress::Progress;
 use perwatt_e2e::{images, project};
 
@@ -23,7 +23,7 @@ async fn make_install_serves_the_first_model_on_a_cluster_that_has_the_images() 
     for image in images::product(&progress).expect("packed").all() {
         cluster.load_image(&image.file).await.expect("loaded");
     }
-    let (_, model) = pack_model().expect("packed");
+    let (_, model) = pack_model(Example::SPEECH_GATE).expect("packed");
     cluster.load_image(&model).await.expect("loaded");
 
     let context = cluster

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use perwatt_crds::{DeviceInventory, InferenceWorkload, InferenceWorkloadStatus};
 
-use super::{Error, Result, pack_model};
+use super::{Error, Example, Result, pack_model};
 use crate::cluster::Cluster;
 use crate::images;
 use crate::progress::Progress;
@@ -79,12 +79,12 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Packs the demo's model and loads it on every node; returns its reference.
+    /// Packs an example's model and loads it on every node; returns its reference.
     ///
     /// # Errors
     /// When the model is not as it should be.
-    pub async fn load_model(&self) -> Result<String> {
-        let (reference, file) = pack_model()?;
+    pub async fn load_model(&self, example: Example) -> Result<String> {
+        let (reference, file) = pack_model(example)?;
         self.cluster.load_image(&file).await?;
         Ok(reference)
     }
@@ -93,8 +93,8 @@ impl<'a> Product<'a> {
     ///
     /// # Errors
     /// When a manifest names another model, or kubectl fails.
-    pub async fn apply_example(&self, example: &str, model: &str) -> Result<()> {
-        let folder = project().join("examples").join(example);
+    pub async fn apply_example(&self, example: Example, model: &str) -> Result<()> {
+        let folder = project().join("examples").join(example.name);
         check_names(&folder.join("workload.yaml"), model)?;
         self.cluster
             .kubectl(&["apply", "-f", &folder.display().to_string()])

@@ -2,6 +2,7 @@
 //! traffic through it. What the demo and the end-to-end tests share.
 
 pub mod install;
+pub mod samples;
 pub mod speech;
 pub mod traffic;
 
@@ -11,9 +12,6 @@ use perwatt_model::ModelFolder;
 
 use crate::cluster::Error as ClusterError;
 use crate::wait::TimedOut;
-
-/// Name under which the demo's model is packed.
-const MODEL_NAME: &str = "registry.example/models/speech-gate";
 
 /// Why the product could not be installed or used.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +26,7 @@ pub enum Error {
     #[error("the API server refused: {0}")]
     Api(#[from] kube::Error),
     /// The model folder is not as it should be.
-    #[error("the demo's model in {folder} cannot be used: {why}; fetch it with `make model`")]
+    #[error("the model in {folder} cannot be used: {why}; fetch it with `make model`")]
     Model {
         /// The folder.
         folder: PathBuf,
@@ -61,32 +59,69 @@ pub enum Error {
 /// Shorthand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Folder that `make model` fills: the model folder and its recording.
-fn fetched() -> PathBuf {
-    std::env::var_os("PERWATT_MODEL_DIR")
-        .map_or_else(|| crate::cluster::cache().join("speech-gate"), PathBuf::from)
+/// An example of this repository, and its model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Name of its folder, its model and its workload.
+    pub name: &'static str,
+    namespace: &'static str,
+    /// Environment variable with the folder into which its `fetch` fetches.
+    variable: &'static str,
 }
 
-/// Folder of the demo's model.
-#[must_use]
-pub fn model_folder() -> PathBuf {
-    fetched().join("model")
+impl Example {
+    /// Speech, by an ONNX graph.
+    pub const SPEECH_GATE: Self = Self {
+        name: "speech-gate",
+        namespace: "audio",
+        variable: "PERWATT_MODEL_DIR",
+    };
+    /// Motion, by a spiking network.
+    pub const MOTION: Self = Self {
+        name: "motion",
+        namespace: "motion",
+        variable: "PERWATT_MOTION_DIR",
+    };
+    /// A wake word, by a LiteRT file.
+    pub const WAKE_WORD: Self = Self {
+        name: "wake-word",
+        namespace: "wake-word",
+        variable: "PERWATT_WAKE_WORD_DIR",
+    };
+
+    /// Namespace and name of its workload.
+    #[must_use]
+    pub fn workload(self) -> (&'static str, &'static str) {
+        (self.namespace, self.name)
+    }
+
+    /// Folder that `make model` fills: the model folder and its recordings.
+    #[must_use]
+    pub fn fetched(self) -> PathBuf {
+        std::env::var_os(self.variable).map_or_else(|| crate::cluster::cache().join(self.name), PathBuf::from)
+    }
+
+    /// Folder of its model.
+    #[must_use]
+    pub fn model_folder(self) -> PathBuf {
+        self.fetched().join("model")
+    }
 }
 
-/// Packs the demo's model as an image; gives its reference and the file.
+/// Packs an example's model as an image; gives its reference and the file.
 ///
 /// # Errors
 /// When the model is not as it should be.
-pub fn pack_model() -> Result<(String, PathBuf)> {
-    let folder = model_folder();
+pub fn pack_model(example: Example) -> Result<(String, PathBuf)> {
+    let folder = example.model_folder();
     let wrong = |why: String| Error::Model {
         folder: folder.clone(),
         why,
     };
     let model = ModelFolder::open(&folder).map_err(|error| wrong(error.to_string()))?;
-    let file = crate::cluster::cache().join("speech-gate.tar");
+    let file = crate::cluster::cache().join(format!("{}.tar", example.name));
     let packed = model
-        .pack(MODEL_NAME, &file)
+        .pack(&format!("registry.example/models/{}", example.name), &file)
         .map_err(|error| wrong(error.to_string()))?;
     Ok((packed.reference, file))
 }
@@ -94,7 +129,7 @@ pub fn pack_model() -> Result<(String, PathBuf)> {
 /// The demo's recording: 60 s of speech.
 #[must_use]
 pub fn recording() -> PathBuf {
-    fetched().join("test.wav")
+    Example::SPEECH_GATE.fetched().join("test.wav")
 }
 
 /// Pids of the processes of a program whose control group's path holds `part`: the name of a

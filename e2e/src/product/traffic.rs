@@ -1,5 +1,5 @@
-//! Traffic: a client on a node streams the recording to a Service and tells each reply in a
-//! line of JSON. It never tries a request twice: a lost one is seen.
+//! Traffic: a client on a node streams the recording to a Service, or asks what a file holds, and tells
+//! each reply in a line of JSON. It never tries a request twice: a lost one is seen.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::{Error, Result, speech};
@@ -33,8 +33,8 @@ pub struct Reply {
     pub microseconds: u64,
     /// Why the request failed; none where it was answered.
     pub error: Option<String>,
-    /// Probability of speech.
-    pub probability: f64,
+    /// Elements of the reply's first output, such as the one probability of speech.
+    pub outputs: Vec<f64>,
     /// The parameters of the reply.
     pub parameters: Value,
 }
@@ -46,11 +46,52 @@ impl Reply {
         self.parameters[name].as_str().unwrap_or_default()
     }
 
+    /// The first element of the first output; NaN where there is none.
+    #[must_use]
+    pub fn first_output(&self) -> f64 {
+        self.outputs.first().copied().unwrap_or(f64::NAN)
+    }
+
     /// A flag among the parameters.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
         self.parameters[name].as_bool().unwrap_or_default()
     }
+}
+
+/// What the client asks of a model that hears no speech.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AskOptions {
+    /// Address of the Open Inference Protocol, such as http://10.96.0.7:8080.
+    #[arg(long)]
+    pub url: String,
+    /// Name of the model.
+    #[arg(long)]
+    pub model: String,
+    /// File with the bodies of the requests, one a line.
+    #[arg(long)]
+    pub requests: std::path::PathBuf,
+}
+
+/// Sends every request of the file, one after the other, and prints every reply.
+///
+/// # Errors
+/// When the file cannot be read or is not as it should be.
+pub async fn ask(options: AskOptions) -> Result<()> {
+    let wrong = |why: String| Error::Client(format!("{}: {why}", options.requests.display()));
+    let text = std::fs::read_to_string(&options.requests).map_err(|error| wrong(error.to_string()))?;
+    let client = client()?;
+    for (window, line) in text.lines().enumerate() {
+        let body: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        let reply = request(&client, &options.url, &options.model, &body).await;
+        println!("{}", json!(Reply { window, ..reply }));
+    }
+    Ok(())
+}
+
+fn client() -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().timeout(REQUEST_DEADLINE);
+    builder.build().map_err(|error| Error::Client(error.to_string()))
 }
 
 /// What the client streams.
@@ -82,10 +123,7 @@ pub struct StreamOptions {
 /// When the recording cannot be read.
 pub async fn stream(options: StreamOptions) -> Result<()> {
     let windows = Arc::new(speech::windows(&options.recording)?);
-    let client = reqwest::Client::builder()
-        .timeout(REQUEST_DEADLINE)
-        .build()
-        .map_err(|error| Error::Client(error.to_string()))?;
+    let client = client()?;
     let options = Arc::new(options);
     let sequences = (0..options.sequences).map(|sequence| {
         tokio::spawn(run_sequence(
@@ -116,7 +154,11 @@ async fn run_sequence(
             ticks.tick().await;
             let id = format!("{}-{sequence}-{round}", std::process::id());
             let last = window + 1 == windows.len();
-            let reply = request(&client, &options, &id, (window == 0, last), samples).await;
+            let body = json!({
+                "parameters": {"sequence_id": id, "sequence_start": window == 0, "sequence_end": last},
+                "inputs": [{"name": "input", "datatype": "FP32", "shape": [1, samples.len()], "data": samples}],
+            });
+            let reply = request(&client, &options.url, &options.model, &body).await;
             println!(
                 "{}",
                 json!(Reply {
@@ -133,23 +175,13 @@ async fn run_sequence(
     }
 }
 
-async fn request(
-    client: &reqwest::Client,
-    options: &StreamOptions,
-    sequence: &str,
-    (start, end): (bool, bool),
-    samples: &[f32],
-) -> Reply {
-    let body = json!({
-        "parameters": {"sequence_id": sequence, "sequence_start": start, "sequence_end": end},
-        "inputs": [{"name": "input", "datatype": "FP32", "shape": [1, samples.len()], "data": samples}],
-    });
+async fn request(client: &reqwest::Client, url: &str, model: &str, body: &Value) -> Reply {
     let began = std::time::Instant::now();
-    let url = format!("{}/v2/models/{}/infer", options.url, options.model);
+    let url = format!("{url}/v2/models/{model}/infer");
     let answer = async {
         let response = client
             .post(url)
-            .json(&body)
+            .json(body)
             .send()
             .await
             .map_err(|error| chain(&error))?;
@@ -172,7 +204,7 @@ async fn request(
     };
     match answer {
         Ok(mut body) => Reply {
-            probability: body["outputs"][0]["data"][0].as_f64().unwrap_or(f64::NAN),
+            outputs: serde_json::from_value(body["outputs"][0]["data"].take()).unwrap_or_default(),
             parameters: body["parameters"].take(),
             ..reply
         },
@@ -199,6 +231,10 @@ pub fn now() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+fn client_command(node: &Node) -> Result<Command> {
+    Ok(node.command(&programs::find("perwatt-e2e")?))
+}
+
 /// A client that runs on a node, and what it has told.
 pub struct Traffic {
     child: Child,
@@ -212,8 +248,7 @@ impl Traffic {
     /// # Errors
     /// When the client cannot be started.
     pub fn start(node: &Node, options: &StreamOptions) -> Result<Self> {
-        let program = programs::find("perwatt-e2e")?;
-        let mut command = node.command(&program);
+        let mut command = client_command(node)?;
         command.args(["stream", "--url", &options.url, "--model", &options.model]);
         command.arg("--recording").arg(&options.recording);
         command.args([
@@ -225,6 +260,21 @@ impl Traffic {
         if options.repeat {
             command.arg("--repeat");
         }
+        Self::run(command)
+    }
+
+    /// Starts the client that asks, in the network of `node`.
+    ///
+    /// # Errors
+    /// When the client cannot be started.
+    pub fn ask(node: &Node, options: &AskOptions) -> Result<Self> {
+        let mut command = client_command(node)?;
+        command.args(["ask", "--url", &options.url, "--model", &options.model]);
+        command.arg("--requests").arg(&options.requests);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Result<Self> {
         command
             .stdout(Stdio::piped())
             .stdin(Stdio::null())

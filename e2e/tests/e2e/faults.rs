@@ -160,7 +160,7 @@ pub async fn missing_image(world: &World<'_>) {
 /// A model image whose file was changed after `model.yaml` was written.
 pub async fn wrong_hash(world: &World<'_>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let source = perwatt_e2e::product::model_folder();
+    let source = perwatt_e2e::product::Example::SPEECH_GATE.model_folder();
     for file in std::fs::read_dir(source).expect("the model is there") {
         let file = file.expect("an entry");
         std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");

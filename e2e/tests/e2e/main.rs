@@ -17,6 +17,7 @@ mod support;
 
 use perwatt_e2e::cluster::{Cluster, ClusterOptions};
 use perwatt_e2e::demo;
+use perwatt_e2e::product::Example;
 use perwatt_e2e::product::install::Product;
 use perwatt_e2e::progress::Progress;
 use support::{Steps, World};
@@ -36,7 +37,7 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .await
         .expect("the product installs");
     let model = product
-        .load_model()
+        .load_model(Example::SPEECH_GATE)
         .await
         .expect("the model is packed and loaded");
     let world = World {
@@ -116,6 +117,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run(
             "mode PerNode serves on every chosen node",
             serving::per_node(&world),
+        )
+        .await;
+    steps
+        .run(
+            "a spiking network and a LiteRT file serve real data from devices of their own",
+            serving::more_silicon(&world),
         )
         .await;
     steps

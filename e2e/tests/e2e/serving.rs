@@ -2,13 +2,13 @@
 
 use crate::support::{World, settled};
 use perwatt_e2e::demo::{self, WORKLOAD};
-use perwatt_e2e::product::speech;
 use perwatt_e2e::product::traffic::tally;
+use perwatt_e2e::product::{Example, samples, speech};
 
 pub async fn speech(world: &World<'_>) {
     world
         .product
-        .apply_example("speech-gate", &world.model)
+        .apply_example(Example::SPEECH_GATE, &world.model)
         .await
         .expect("the example applies");
     world
@@ -32,7 +32,7 @@ pub async fn speech(world: &World<'_>) {
             reply.parameters
         );
     }
-    let probabilities: Vec<_> = replies.iter().map(|reply| reply.probability).collect();
+    let probabilities: Vec<_> = replies.iter().map(|reply| reply.first_output()).collect();
     let segments = speech::segments(&probabilities);
     let spoken: f64 = segments.iter().map(|segment| segment.to - segment.from).sum();
     assert!(
@@ -256,4 +256,33 @@ fn settings() -> insta::Settings {
         settings.add_filter(pattern, with);
     }
     settings
+}
+
+/// The examples of other silicon, each on a device of its own, give every answer that they should.
+pub async fn more_silicon(world: &World<'_>) {
+    for (samples, variant, device, least) in [
+        (samples::motion(), "snn", "neuromorphic-emulated-0", 39),
+        (samples::wake_word(), "npu", "micro-npu-emulated-0", 201),
+    ] {
+        let samples = samples.expect("samples");
+        let heard = demo::serve(&world.product, &samples, variant)
+            .await
+            .expect("it serves");
+        let counted = tally(&heard.replies);
+        assert_eq!(counted.requests, samples.len());
+        assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
+        assert!(heard.right >= least, "{} of {} right", heard.right, samples.len());
+        for reply in &heard.replies {
+            assert_eq!((reply.text("variant"), reply.text("device")), (variant, device));
+            assert!(!reply.flag("degraded") && !reply.flag("sequence_restarted"));
+        }
+        let (namespace, name) = samples.example().workload();
+        world.remove(namespace, name).await;
+        world
+            .kubectl(&format!("delete namespace/{namespace} --wait=false"))
+            .await;
+    }
+    world
+        .kubectl("delete hardwareprofiles neuromorphic-emulated micro-npu-emulated")
+        .await;
 }
