@@ -126,6 +126,29 @@ fn broken_manifests() -> Vec<Broken> {
                 with_yaml(dir, "path: a.onnx", "path: ../a.onnx");
             },
         ),
+        broken(
+            "step that does not fit",
+            "Manifest",
+            &["preprocess[0].steps[1] (Resize)", "an image", "FP32 [1, 4]"],
+            |dir| {
+                let steps =
+                    "[{step: Normalize, mean: [0], std: [1]}, {step: Resize, shorterSide: 8, filter: Box}]";
+                let to = "{name: x, datatype: FP32, shape: [1, 4]}";
+                let preprocess = format!("preprocess: [{{from: x, to: {to}, steps: {steps}}}]");
+                with_yaml(dir, "schema: 1", &format!("schema: 1\n{preprocess}"));
+            },
+        ),
+        broken(
+            "step that there is not",
+            "Manifest",
+            &["Softmix", "Softmax"],
+            |dir| {
+                let from = "{name: y, datatype: FP32, shape: [1, 4]}";
+                let postprocess =
+                    format!("postprocess: [{{from: {from}, to: y, steps: [{{step: Softmix}}]}}]");
+                with_yaml(dir, "schema: 1", &format!("schema: 1\n{postprocess}"));
+            },
+        ),
         broken("shape larger than any memory", "Manifest", &["elements"], |dir| {
             with_yaml(
                 dir,

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod image;
 pub mod manifest;
 pub mod names;
+pub mod pipeline;
 pub mod safe;
 
 pub use confidence::{ConfidenceSpec, Histogram, Transform};
@@ -18,4 +19,5 @@ pub use manifest::{
     SpikingReadout, SpikingSpec, StateSpec, TensorSpec,
 };
 pub use names::{FilePath, ModelName, ModelVersion, NameError, Sha256Hex, ShortText, TensorName};
+pub use pipeline::{Postprocess, Preprocess, Step};
 pub use safe::{SafeElements, SafeValue, Scalar};

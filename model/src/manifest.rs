@@ -4,6 +4,7 @@
 
 use crate::confidence::ConfidenceSpec;
 use crate::names::{FilePath, ModelName, ModelVersion, Sha256Hex, ShortText, TensorName};
+use crate::pipeline::{Postprocess, Preprocess};
 use crate::safe::{self, SafeValue};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ pub const SCHEMA: u32 = 1;
 pub const MAX_BYTES: usize = 1 << 20;
 
 /// Largest number of elements of one tensor.
-const MAX_ELEMENTS: u64 = 1 << 26;
+pub(crate) const MAX_ELEMENTS: u64 = 1 << 26;
 /// The format needs three levels; the YAML reader takes quadratic time in the depth.
 const MAX_NESTING: usize = 32;
 const MAX_TENSORS: usize = 64;
@@ -47,6 +48,12 @@ pub struct Manifest {
     pub inputs: Vec<TensorSpec>,
     /// What a reply carries.
     pub outputs: Vec<TensorSpec>,
+    /// What is done with a request's inputs before the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preprocess: Vec<Preprocess>,
+    /// What is done with the model's outputs before the reply.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub postprocess: Vec<Postprocess>,
     /// What the runtime keeps from one request of a sequence to the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<SequenceSpec>,
@@ -169,7 +176,7 @@ pub struct StateSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContextSpec {
-    /// The input, as clients send it; the model takes `samples` more along the last axis.
+    /// The input, as clients send it or as steps before the model give it; the model takes `samples` more along the last axis.
     pub input: TensorName,
     /// How many elements of the previous window come first; zeros at the start of a sequence.
     pub samples: u32,
@@ -310,12 +317,13 @@ impl Manifest {
         contexts.filter(|c| c.input == *input).map(|c| c.samples).sum()
     }
 
-    /// What the model file takes: the inputs of requests lengthened by their context, then the states.
+    /// What the model file takes: what the steps before it give, lengthened by its context, then the states.
     pub fn model_inputs(&self) -> Vec<TensorSpec> {
-        let lengthened = self.inputs.iter().map(|input| {
-            let mut spec = input.clone();
+        let lengthened = self.prepared_inputs().map(|spec| {
+            let mut spec = spec.clone();
+            let context = self.context_samples(&spec.name);
             if let Some(last) = spec.shape.last_mut() {
-                *last += self.context_samples(&input.name);
+                *last += context;
             }
             spec
         });
@@ -323,10 +331,10 @@ impl Manifest {
         lengthened.chain(states).collect()
     }
 
-    /// What the model file gives: the outputs of replies, then the next states.
+    /// What the model file gives: what the steps after it take, then the next states.
     pub fn model_outputs(&self) -> Vec<TensorSpec> {
         let states = self.states().iter().map(|s| state_tensor(s, &s.output));
-        self.outputs.iter().cloned().chain(states).collect()
+        self.raw_outputs().into_iter().cloned().chain(states).collect()
     }
 
     /// The tensors that go round in a sequence.
@@ -346,6 +354,7 @@ impl Manifest {
         check_count("labels", self.labels.len(), 0, MAX_LABELS)?;
         check_tensors("inputs", &self.inputs)?;
         check_tensors("outputs", &self.outputs)?;
+        self.check_pipelines()?;
         if let Some(sequence) = &self.sequence {
             self.check_sequence(sequence)?;
         }
@@ -359,6 +368,7 @@ impl Manifest {
             "name",
             self.model_outputs().iter().map(|t| t.name.as_str()),
         )?;
+        check_unique("outputs", "name", self.outputs.iter().map(|t| t.name.as_str()))?;
         check_unique("files", "path", self.files.iter().map(|f| f.path.as_str()))?;
         safe::check(&self.safe_value, &self.outputs)?;
         if let Some(confidence) = &self.confidence {
@@ -391,7 +401,7 @@ impl Manifest {
     }
 
     fn check_context(&self, at: &str, context: &ContextSpec) -> Result<(), ManifestError> {
-        let Some(input) = self.inputs.iter().find(|i| i.name == context.input) else {
+        let Some(input) = self.prepared_inputs().find(|i| i.name == context.input) else {
             return Err(field(
                 format!("{at}.input"),
                 format!("no input is named {:?}", context.input.as_str()),
@@ -525,7 +535,7 @@ fn check_tensors(at: &str, tensors: &[TensorSpec]) -> Result<(), ManifestError> 
     Ok(())
 }
 
-fn check_shape(at: &str, shape: &[u32]) -> Result<(), ManifestError> {
+pub(crate) fn check_shape(at: &str, shape: &[u32]) -> Result<(), ManifestError> {
     if shape.len() > 8 {
         return Err(field(at, format!("{} axes are more than 8", shape.len())));
     }
@@ -541,7 +551,11 @@ fn check_shape(at: &str, shape: &[u32]) -> Result<(), ManifestError> {
     Ok(())
 }
 
-fn check_unique<'a>(at: &str, what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), ManifestError> {
+pub(crate) fn check_unique<'a>(
+    at: &str,
+    what: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), ManifestError> {
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(name) {

@@ -4,6 +4,7 @@ mod attempt;
 mod book;
 mod safe;
 mod status;
+mod steps;
 mod types;
 
 pub use types::{Answer, InferError, Query, SequenceStep};
@@ -19,6 +20,7 @@ use perwatt_device_socket::DeviceState;
 use perwatt_model::Manifest;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use steps::{Prepared, Steps};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
@@ -67,6 +69,7 @@ pub struct Engine {
     device: Mutex<Option<DeviceState>>,
     sequences: Sequences,
     admission: Semaphore,
+    steps: Steps,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,6 +114,7 @@ impl Engine {
         let metrics = Metrics::new(&config.workload, &config.revision, edges);
         let telemetry = Telemetry::new(&config, &manifest, &metrics)?;
         let (active, _) = watch::channel(chain.active(Instant::now()));
+        let steps = Steps::new(&manifest)?;
         let engine = Self {
             start_id: start_id(),
             config,
@@ -123,6 +127,7 @@ impl Engine {
             device: Mutex::new(None),
             sequences: Sequences::new(SEQUENCES, SEQUENCE_IDLE),
             admission: Semaphore::new(IN_FLIGHT),
+            steps,
         };
         for index in 0..engine.slots.len() {
             engine.watch_sent(index);
@@ -149,6 +154,7 @@ impl Engine {
                 InferError::Overloaded => Refusal::Overloaded,
                 InferError::Deadline { .. } => Refusal::Deadline,
                 InferError::Failed { .. } | InferError::Unavailable(_) => Refusal::Failed,
+                InferError::Invalid(_) => Refusal::Invalid,
             });
         }
         result
@@ -199,22 +205,24 @@ impl Engine {
                 .map_or_else(|| "none is configured".into(), |cause| cause.message);
             return Err(InferError::Unavailable(why));
         }
+        let mut prepared = Prepared::default();
         let mut misses = Vec::new();
         let lost = lost || memory.lost;
         for (place, &index) in candidates.iter().enumerate() {
+            let inputs = self.prepare(&mut prepared, index, query, memory).await?;
             let left = query.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(self.late(query, &misses));
             }
             let share = self.share(index, left, place + 1 == candidates.len());
             let moved = memory.variant.is_some_and(|before| before != index);
-            let start = if moved { Some(self.fresh()) } else { None };
+            let start = moved.then(|| memory.begun_anew(self.fresh()));
             let held = if moved { None } else { memory.hold_run() };
             let run = match (&start, &held) {
                 (Some(start), _) => start.run.clone(),
                 (None, held) => held.as_ref().map(Held::run),
             };
-            let attempt = self.attempt(index, query, start.as_ref().unwrap_or(memory), run, share);
+            let attempt = self.attempt(index, query, inputs, start.as_ref().unwrap_or(memory), run, share);
             match attempt.await {
                 Attempt::Missed(miss) => {
                     // A call that never began has not touched the state inside the model.
@@ -231,7 +239,8 @@ impl Engine {
                     if let Some(held) = held {
                         memory.give_back(held);
                     }
-                    memory.advance(index, &query.inputs, &mut found.outputs);
+                    memory.advance(index, inputs, &mut found.outputs);
+                    self.settle(index, prepared, memory, &mut found);
                     self.telemetry.beat(&mut memory.rhythm, query.arrived);
                     let done = Done {
                         index,

@@ -19,6 +19,7 @@ pub mod keeper;
 pub mod load;
 pub mod logging;
 pub mod metrics;
+pub mod pipeline;
 pub mod pool;
 pub mod protocol;
 pub mod record;

@@ -1,6 +1,7 @@
 //! What the runtime remembers of sequences, in a table of bounded size.
 
 use crate::backend::{BackendError, Model, SequenceRun};
+use crate::pipeline::Pasts;
 use crate::telemetry::jitter::Rhythm;
 use crate::tensor::{Data, Tensor};
 use perwatt_model::Manifest;
@@ -36,6 +37,8 @@ pub struct Memory {
     pub lost: bool,
     /// How evenly its requests come; another variant can use it.
     pub rhythm: Rhythm,
+    /// What the steps before and after the model remember. It is the sequence's: another variant goes on with it.
+    pub past: Pasts,
 }
 
 /// A model that keeps its state inside, as it runs for one sequence. It is made by the first call that gets
@@ -96,8 +99,7 @@ impl Memory {
             .iter()
             .map(|s| Tensor::zeros(s.datatype, &s.shape));
         let contexts = manifest
-            .inputs
-            .iter()
+            .prepared_inputs()
             .map(|input| match manifest.context_samples(&input.name) {
                 0 => None,
                 samples => Some(Data::zeros(input.datatype, samples as usize)),
@@ -109,6 +111,7 @@ impl Memory {
             run: manifest.has_own_state().then(Run::default),
             lost: false,
             rhythm: Rhythm::default(),
+            past: Pasts::default(),
         }
     }
 
@@ -127,7 +130,7 @@ impl Memory {
         self.lost = held.lost;
     }
 
-    /// What the model takes: the request's inputs after their context, then the states.
+    /// What the model takes: what the steps before it give, after its context, then the states.
     pub fn model_inputs(&self, inputs: &[Tensor]) -> Option<Vec<Tensor>> {
         let windows = inputs
             .iter()
@@ -137,6 +140,14 @@ impl Memory {
                 None => Some(input.clone()),
             });
         windows.chain(self.states.iter().cloned().map(Some)).collect()
+    }
+
+    /// A memory that begins anew for another variant: what belongs to none of them stays.
+    pub fn begun_anew(&self, fresh: Self) -> Self {
+        Self {
+            past: self.past.clone(),
+            ..fresh
+        }
     }
 
     /// Remembers what the next request needs; the rest of `outputs` is the reply's.

@@ -8,7 +8,7 @@ use crate::pool::{Hung, Pool};
 use crate::remote::{Remote, RemoteError};
 use crate::sequence::Run;
 use crate::tensor::Tensor;
-use perwatt_model::{FileSpec, FolderError, Manifest, ModelFolder};
+use perwatt_model::{Datatype, FileSpec, FolderError, Manifest, ModelFolder};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -179,7 +179,8 @@ impl Variant {
         }
     }
 
-    /// Makes a variant of a server elsewhere, which must be ready, serve our model, and answer once.
+    /// Makes a variant of a server elsewhere, which must be ready, serve our model, and answer once where it takes
+    /// tensors that can be made up.
     ///
     /// # Errors
     /// With what is wrong with it.
@@ -189,16 +190,9 @@ impl Variant {
             endpoint: config.endpoint.to_string(),
             source,
         })?;
-        let ask = Ask {
-            inputs: zeros(remote.signature()),
-            sequence: None,
-            run: None,
-            timeout: FIRST_INFERENCE,
-        };
-        let call = remote.run(&ask).await;
-        call.outputs.map_err(LoadError::Warm)?;
+        let took = first_answer(&remote).await?;
         let variant = Self::run_by(Runner::Server(Arc::new(remote)), None, None);
-        variant.record(call.took);
+        variant.record(took);
         Ok(variant)
     }
 
@@ -210,9 +204,15 @@ impl Variant {
         }
     }
 
-    /// Whether it remembers sequences itself: it then takes a request's inputs as they are.
+    /// Whether it remembers sequences itself: it then gets inputs without context and states.
     pub fn keeps_sequences(&self) -> bool {
         self.server().is_some_and(Remote::keeps_sequences)
+    }
+
+    /// Whether it takes the steps before and after the model itself: it then takes a request's inputs as they came,
+    /// and gives the reply's outputs.
+    pub fn takes_steps(&self) -> bool {
+        self.server().is_some_and(Remote::takes_steps)
     }
 
     /// Queues a call; nothing when the queue is full. A caller that goes away takes its call along,
@@ -291,6 +291,27 @@ impl Variant {
             },
         }
     }
+}
+
+/// Asks a server for the first time, and says how long it took.
+async fn first_answer(remote: &Remote) -> Result<Duration, LoadError> {
+    let takes_bytes = |signature: &Signature| {
+        let mut inputs = signature.inputs.iter();
+        inputs.any(|spec| spec.datatype == Datatype::Bytes)
+    };
+    // Its steps may want a photo: zeros would be refused. It is one of ours, and ready only after its own first inference.
+    if remote.takes_steps() && takes_bytes(remote.signature()) {
+        return Ok(Duration::ZERO);
+    }
+    let ask = Ask {
+        inputs: zeros(remote.signature()),
+        sequence: None,
+        run: None,
+        timeout: FIRST_INFERENCE,
+    };
+    let call = remote.run(&ask).await;
+    call.outputs.map_err(LoadError::Warm)?;
+    Ok(call.took)
 }
 
 fn zeros(signature: &Signature) -> Vec<Tensor> {

@@ -5,7 +5,7 @@ use super::report::{CheckReport, FileReport, Line};
 use super::{CheckArgs, Format, Limits, ModelError};
 use comfy_table::{Table, presets::NOTHING};
 use perwatt_model::manifest::FILE_NAME;
-use perwatt_model::{FileSpec, FolderError, Manifest, ModelFolder};
+use perwatt_model::{FileSpec, FolderError, Manifest, ModelFolder, Step};
 use perwatt_runtime::inspect::{Code, Finding, Severity, precision_name, printable};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -209,6 +209,21 @@ fn build_table(report: &CheckReport) -> Table {
     table
 }
 
+fn write_steps(manifest: &Manifest, out: &mut impl Write) -> io::Result<()> {
+    let named = |steps: &[Step]| steps.iter().map(Step::name).collect::<Vec<_>>().join(", ");
+    for p in &manifest.preprocess {
+        let (to, datatype) = (&p.to.name, p.to.datatype.as_str());
+        let (shape, steps) = (&p.to.shape, named(&p.steps));
+        writeln!(out, "before   {} → {to} {datatype} {shape:?}: {steps}", p.from)?;
+    }
+    for p in &manifest.postprocess {
+        let (from, datatype) = (&p.from.name, p.from.datatype.as_str());
+        let (shape, steps) = (&p.from.shape, named(&p.steps));
+        writeln!(out, "after    {from} {datatype} {shape:?} → {}: {steps}", p.to)?;
+    }
+    Ok(())
+}
+
 fn write_tensors(manifest: &Manifest, out: &mut impl Write) -> io::Result<()> {
     let groups = [("takes", &manifest.inputs), ("gives", &manifest.outputs)];
     for (what, tensors) in groups {
@@ -217,6 +232,7 @@ fn write_tensors(manifest: &Manifest, out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "{what:8} {name} {datatype} {:?}", tensor.shape)?;
         }
     }
+    write_steps(manifest, out)?;
     if let Some(sequence) = &manifest.sequence {
         for state in &sequence.state {
             writeln!(

@@ -1,5 +1,6 @@
 //! One attempt: a variant gets a request, and a share of the time that is left.
 
+use super::steps::Made;
 use super::{Engine, Query, lock};
 use crate::backend::BackendError;
 use crate::chain::Reason;
@@ -34,8 +35,10 @@ pub(super) struct Miss {
 
 /// What a variant answered.
 pub(super) struct Found {
-    /// One tensor for each output of the model, states included.
+    /// One tensor for each output of the model, states included; in the end the reply's.
     pub outputs: Vec<Tensor>,
+    /// What the steps after the model made of them.
+    pub made: Option<Made>,
     pub stages: Stages,
     pub began: Instant,
     pub sequence_restarted: bool,
@@ -55,7 +58,7 @@ enum Stopped {
 }
 
 /// What a miss is, without whose and when.
-type Why = (Reason, String, bool);
+pub(super) type Why = (Reason, String, bool);
 
 impl Engine {
     /// How long a variant may take. The last one may take all that is left; the others leave half
@@ -72,19 +75,20 @@ impl Engine {
     }
 
     /// What a variant is asked: a model file gets what a sequence remembers, a server that remembers
-    /// sequences itself gets the request as it came.
+    /// sequences itself gets the inputs alone.
     fn ask(
         &self,
         variant: &Variant,
         query: &Query,
+        inputs: &[Tensor],
         memory: &Memory,
         run: Option<Run>,
         timeout: Duration,
     ) -> Option<Ask> {
         let inputs = if variant.keeps_sequences() {
-            query.inputs.clone()
+            inputs.to_vec()
         } else {
-            memory.model_inputs(&query.inputs)?
+            memory.model_inputs(inputs)?
         };
         let sequence = query.sequence.as_ref().map(|step| AskedSequence {
             id: self.remote_id(&step.id),
@@ -107,21 +111,27 @@ impl Engine {
         hasher.finish().max(1)
     }
 
-    /// Lets a variant try.
+    /// Lets a variant try. `inputs` are what [`Engine::prepare`] made of the request's.
     pub(super) async fn attempt(
         &self,
         index: usize,
         query: &Query,
+        inputs: &[Tensor],
         memory: &Memory,
         run: Option<Run>,
         share: Duration,
     ) -> Attempt {
         let began = Instant::now();
-        match self.call(index, query, memory, run, share).await {
-            Ok(call) => match self.read(index, call, began, share) {
-                Ok(found) => Attempt::Answered(found),
-                Err(why) => self.missed(index, began, why),
-            },
+        let call = self.call(index, query, inputs, memory, run, share).await;
+        let finished = match call.and_then(|call| self.read(index, call, began, share)) {
+            Ok(found) => self.finish(index, query, memory, found).await,
+            Err(why) => Err(why),
+        };
+        match finished {
+            Ok(found) => {
+                self.metrics.count_attempt(self.name(index), Outcome::Answered);
+                Attempt::Answered(found)
+            }
             Err(why) => self.missed(index, began, why),
         }
     }
@@ -149,6 +159,7 @@ impl Engine {
         &self,
         index: usize,
         query: &Query,
+        inputs: &[Tensor],
         memory: &Memory,
         run: Option<Run>,
         share: Duration,
@@ -156,7 +167,7 @@ impl Engine {
         let Some(variant) = self.variant(index) else {
             return Err((Reason::LoadFailed, "it is not loaded".into(), false));
         };
-        let ask = self.ask(variant, query, memory, run, share);
+        let ask = self.ask(variant, query, inputs, memory, run, share);
         let Some(receiver) = ask.and_then(|ask| variant.call(ask)) else {
             return Err((Reason::Busy, "its queue is full".into(), false));
         };
@@ -182,7 +193,6 @@ impl Engine {
                     outputs.extend(self.fresh().states);
                 }
                 variant.record(call.took);
-                self.metrics.count_attempt(self.name(index), Outcome::Answered);
                 self.metrics.count_batch(self.name(index), 1);
                 let stages = Stages {
                     queue: call.waited,
@@ -191,6 +201,7 @@ impl Engine {
                 };
                 Ok(Found {
                     outputs,
+                    made: None,
                     stages,
                     began,
                     sequence_restarted: call.sequence_restarted,

@@ -13,6 +13,8 @@ fn reason(error: &InferError) -> Option<&'static str> {
     match error {
         // Shed load is told to try again: an answer that is no answer would hide it.
         InferError::Overloaded => None,
+        // What the client sent is wrong: no value stands for an answer to that.
+        InferError::Invalid(_) => None,
         InferError::Deadline { .. } => Some("Deadline"),
         InferError::Failed { .. } => Some("AllFailed"),
         InferError::Unavailable(_) => Some("NoVariant"),

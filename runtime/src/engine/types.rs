@@ -71,6 +71,9 @@ pub enum InferError {
         /// What each variant did.
         tried: String,
     },
+    /// A step before the model refuses what the client sent.
+    #[error("input {0}")]
+    Invalid(String),
     /// No variant may serve.
     #[error("no variant can serve: {0}")]
     Unavailable(String),

@@ -18,3 +18,6 @@ pub mod request;
 pub mod rest;
 pub mod service;
 pub mod stream;
+
+/// What metadata calls us. Which backend answers changes with the variant; each reply says it.
+pub const PLATFORM: &str = "perwatt_chain";

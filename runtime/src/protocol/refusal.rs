@@ -74,6 +74,7 @@ impl From<InferError> for Refused {
             InferError::Unavailable(_) => Kind::Unavailable,
             InferError::Deadline { .. } => Kind::Deadline,
             InferError::Failed { .. } => Kind::Failed,
+            InferError::Invalid(_) => Kind::Invalid,
         };
         Self::new(kind, problem.to_string())
     }

@@ -1,5 +1,6 @@
 //! What REST and gRPC share: the model that is served, the bounds, and the way from a request to a reply.
 
+use super::PLATFORM;
 use super::memory::Memory;
 use super::refusal::{Kind, Refused};
 use super::request::{Checked, Timing, Wanted, check};
@@ -7,7 +8,7 @@ use crate::energy::Energy;
 use crate::engine::{Answer, Engine, Slot};
 use crate::metrics::Refusal;
 use crate::serve::Drain;
-use perwatt_model::{Datatype, TensorSpec};
+use perwatt_model::{Datatype, Manifest, TensorSpec};
 use perwatt_oip::error::{DecodeError, short};
 use perwatt_oip::message::{self, InferRequest, Output, Value};
 use perwatt_oip::metadata::{ModelMetadata, ServerMetadata, TensorMetadata};
@@ -16,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes of JSON that one element may take: a double with sign, exponent and separators.
 const BYTES_AN_ELEMENT: usize = 32;
-/// Bytes that one element of BYTES may take.
-const BYTES_A_TEXT: usize = 1 << 20;
 /// Bytes of a request around the elements.
 const BYTES_AROUND: usize = 64 << 10;
 /// No request is larger.
@@ -62,12 +61,9 @@ pub struct Answered {
 impl Service {
     /// Serves the engine's model.
     pub fn new(engine: Arc<Engine>, drain: Drain, default_timeout: Duration) -> Self {
-        let needed: usize = engine
-            .manifest
-            .inputs
-            .iter()
-            .map(input_bytes)
-            .fold(0, usize::saturating_add);
+        let manifest = &engine.manifest;
+        let inputs = manifest.inputs.iter().map(|spec| input_bytes(manifest, spec));
+        let needed = inputs.fold(0, usize::saturating_add);
         let body_limit = needed.saturating_add(BYTES_AROUND).min(LARGEST_BODY);
         Self {
             engine,
@@ -219,8 +215,7 @@ impl Service {
         ModelMetadata {
             name: manifest.name.to_string(),
             versions: vec![manifest.version.as_str().into()],
-            // Which backend answers changes with the variant; each reply says it.
-            platform: "perwatt_chain".into(),
+            platform: PLATFORM.into(),
             inputs: manifest.inputs.iter().map(tensor).collect(),
             outputs: manifest.outputs.iter().map(tensor).collect(),
         }
@@ -228,9 +223,9 @@ impl Service {
 }
 
 /// Most bytes that an input may take in a request.
-fn input_bytes(spec: &TensorSpec) -> usize {
+fn input_bytes(manifest: &Manifest, spec: &TensorSpec) -> usize {
     let each = match spec.datatype {
-        Datatype::Bytes => BYTES_A_TEXT,
+        Datatype::Bytes => manifest.most_bytes(&spec.name),
         _ => BYTES_AN_ELEMENT,
     };
     spec.elements().saturating_mul(each)

@@ -2,6 +2,7 @@
 
 use super::RemoteError;
 use crate::backend::Signature;
+use crate::protocol::PLATFORM;
 use crate::tensor::Tensor;
 use perwatt_model::{Manifest, TensorSpec};
 use perwatt_oip::message::Named;
@@ -14,17 +15,58 @@ pub struct Fit {
     pub signature: Signature,
     /// The server remembers sequences itself, as one of ours does; we then send it their ids.
     pub keeps_sequences: bool,
+    /// The server takes the steps before and after the model itself, as one of ours does.
+    pub takes_steps: bool,
 }
 
-/// Compares a server's metadata with the model: it serves either the model file, whose states we keep,
-/// or the whole model, sequences included.
+/// Compares a server's metadata with the model. It serves the model file, whose states we keep; or the model with its
+/// states, between the steps that we take; or the whole model, steps included.
 ///
 /// # Errors
-/// When it serves neither; says what differs.
+/// When it serves none of them; says what differs.
 pub fn determine_fit(found: &ModelMetadata, manifest: &Manifest) -> Result<Fit, RemoteError> {
-    let bare = Fit {
+    let mut fits = build_fits(found, manifest);
+    if found.inputs.is_empty() && found.outputs.is_empty() && !fits.is_empty() {
+        // Some servers do not know their models' tensors; the first inference then shows whether they fit.
+        tracing::warn!(
+            model = found.name,
+            "the server does not say what its model takes and gives"
+        );
+        return Ok(fits.swap_remove(0).1);
+    }
+    let mut problems = Vec::new();
+    for (what, fit) in fits {
+        match compare(found, &fit.signature) {
+            Ok(()) => return Ok(fit),
+            Err(problem) => problems.push((what, problem)),
+        }
+    }
+    Err(RemoteError::Mismatch(match &problems[..] {
+        [(_, problem)] => problem.clone(),
+        several => {
+            let each = several
+                .iter()
+                .map(|(what, problem)| format!("as {what}: {problem}"));
+            each.collect::<Vec<_>>().join("; ")
+        }
+    }))
+}
+
+/// What the server may be, the likeliest first: two that differ inside may look alike from outside.
+fn build_fits(found: &ModelMetadata, manifest: &Manifest) -> Vec<(&'static str, Fit)> {
+    let has_steps = !manifest.preprocess.is_empty() || !manifest.postprocess.is_empty();
+    let file = Fit {
         signature: Signature::of(manifest),
         keeps_sequences: false,
+        takes_steps: false,
+    };
+    let with_states = Fit {
+        signature: Signature {
+            inputs: manifest.prepared_inputs().cloned().collect(),
+            outputs: manifest.raw_outputs().into_iter().cloned().collect(),
+        },
+        keeps_sequences: true,
+        takes_steps: false,
     };
     let whole = Fit {
         signature: Signature {
@@ -32,27 +74,23 @@ pub fn determine_fit(found: &ModelMetadata, manifest: &Manifest) -> Result<Fit, 
             outputs: manifest.outputs.clone(),
         },
         keeps_sequences: true,
+        takes_steps: true,
     };
-    if found.inputs.is_empty() && found.outputs.is_empty() {
-        // Some servers do not know their models' tensors; the first inference then shows whether they fit.
-        tracing::warn!(
-            model = found.name,
-            "the server does not say what its model takes and gives"
-        );
-        return Ok(bare);
-    }
-    let Err(problem) = compare(found, &bare.signature) else {
-        return Ok(bare);
+    let file = ("the model's file", file);
+    let with_states = ("the model with its states", with_states);
+    let whole = ("the whole model", whole);
+    let mut fits = match (&manifest.sequence, manifest.has_own_state()) {
+        (None, _) => vec![file],
+        // A state inside the file lies where the file runs.
+        (Some(_), true) => vec![with_states, file],
+        (Some(_), false) => vec![file, with_states],
     };
-    if manifest.sequence.is_none() {
-        return Err(RemoteError::Mismatch(problem));
+    if has_steps && found.platform == PLATFORM {
+        fits.insert(0, whole);
+    } else if has_steps {
+        fits.push(whole);
     }
-    match compare(found, &whole.signature) {
-        Ok(()) => Ok(whole),
-        Err(other) => Err(RemoteError::Mismatch(format!(
-            "as the model's file: {problem}; as the whole model: {other}"
-        ))),
-    }
+    fits
 }
 
 fn compare(found: &ModelMetadata, wanted: &Signature) -> Result<(), String> {
@@ -201,6 +239,43 @@ mod tests {
         );
         let error = determine_fit(&more, &manifest()).unwrap_err().to_string();
         assert!(error.contains("\"gain\""), "{error}");
+    }
+
+    #[test]
+    fn steps_are_taken_here_unless_the_server_is_one_of_ours() {
+        let text = "schema: 1\nname: m\nversion: '1'\ninputs: [{name: x, datatype: FP32, shape: [1, 3]}]\n\
+             outputs: [{name: y, datatype: FP32, shape: [1, 3]}]\n\
+             preprocess: [{from: x, to: {name: x, datatype: FP32, shape: [1, 3]}, \
+             steps: [{step: Normalize, mean: [1], std: [2]}]}]\n\
+             files: [{path: a, sha256: '0000000000000000000000000000000000000000000000000000000000000000', \
+             backend: Onnx, precision: float32}]\n";
+        let steps = Manifest::parse(text).unwrap();
+        let mut found = metadata(&[("x", "FP32", &[1, 3])], &[("y", "FP32", &[1, 3])]);
+        assert!(!determine_fit(&found, &steps).unwrap().takes_steps);
+        found.platform = PLATFORM.into();
+        let fit = determine_fit(&found, &steps).unwrap();
+        assert!(fit.takes_steps && fit.keeps_sequences);
+        // One that does not say what it is shows it by what it takes.
+        let renamed = Manifest::parse(&text.replace("to: {name: x,", "to: {name: z,")).unwrap();
+        found.platform = "another".into();
+        assert!(determine_fit(&found, &renamed).unwrap().takes_steps);
+        found.inputs[0].name = "z".into();
+        let fit = determine_fit(&found, &renamed).unwrap();
+        assert!(!fit.takes_steps && fit.signature.inputs[0].name.as_str() == "z");
+        found.inputs[0].name = "q".into();
+        let error = determine_fit(&found, &renamed).unwrap_err().to_string();
+        assert!(error.contains("\"z\"") && error.contains("\"x\""), "{error}");
+    }
+
+    #[test]
+    fn a_state_inside_the_file_is_the_servers() {
+        let text = "schema: 1\nname: m\nversion: '1'\ninputs: [{name: x, datatype: FP32, shape: [1]}]\n\
+             outputs: [{name: y, datatype: FP32, shape: [1]}]\nsequence: {ownState: true}\n\
+             files: [{path: a, sha256: '0000000000000000000000000000000000000000000000000000000000000000', \
+             backend: Onnx, precision: float32}]\n";
+        let found = metadata(&[("x", "FP32", &[1])], &[("y", "FP32", &[1])]);
+        let fit = determine_fit(&found, &Manifest::parse(text).unwrap()).unwrap();
+        assert!(fit.keeps_sequences);
     }
 
     #[test]

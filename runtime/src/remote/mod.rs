@@ -70,7 +70,9 @@ impl Remote {
     /// # Errors
     /// When it does not answer, its model is not ready, or is another one.
     pub async fn connect(config: &RemoteConfig, manifest: &Manifest) -> Result<Self, RemoteError> {
-        let outputs = manifest.model_outputs();
+        // What the server serves is not known yet: the file, or the whole model.
+        let mut outputs = manifest.model_outputs();
+        outputs.extend(manifest.outputs.iter().cloned());
         let reply_limit = reply_limit(&outputs);
         let is_grpc = config.protocol == Some(RemoteProtocol::Grpc) || config.endpoint.is_grpc();
         let model = config.model.as_deref().unwrap_or(manifest.name.as_str());
@@ -101,6 +103,11 @@ impl Remote {
     /// Whether the server remembers sequences itself.
     pub fn keeps_sequences(&self) -> bool {
         self.fit.keeps_sequences
+    }
+
+    /// Whether the server takes the steps before and after the model itself.
+    pub fn takes_steps(&self) -> bool {
+        self.fit.takes_steps
     }
 
     /// What goes over the wire.
