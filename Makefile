@@ -66,6 +66,7 @@ clients: tools python ## The protocol's usual clients (tritonclient, kserve) aga
 .PHONY: e2e
 e2e: parts build model ## End-to-end tests on real clusters
 	@tools/step "end-to-end tests" cargo test --locked --workspace --test e2e -- --ignored --nocapture --test-threads=1
+	@tools/step "push to a registry" cargo test --locked --workspace --test push -- --ignored
 	@tools/step "the README on a cluster" cargo test --locked --workspace --test install -- --ignored --nocapture
 	@tools/step "tests of the cluster itself" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
 
@@ -84,6 +85,11 @@ peers: tools
 bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
+FUZZ_COUNT ?= 20000
+.PHONY: fuzz
+fuzz: build ## Mutated inputs against everything that reads what strangers wrote (make fuzz NAME=onnx FUZZ_COUNT=100000)
+	@tools/step "fuzzing" $(BIN)/perwatt-fuzz --count $(FUZZ_COUNT) $(NAME)
+
 .PHONY: crds
 crds: ## Write the custom resource definitions of the chart
 	cargo run -q --locked -p perwatt-crds -- charts/perwatt/crds
@@ -97,6 +103,7 @@ build: tools
 parts: tools
 	@e2e/cluster/install
 	@tools/step "parts of the cluster" e2e/cluster/build "$(PERWATT_CACHE)"
+	@e2e/registry/build "$(PERWATT_CACHE)" >/dev/null
 
 .PHONY: model
 model: tools python

@@ -6,6 +6,7 @@
 pub mod confidence;
 pub mod folder;
 pub mod image;
+pub mod layout;
 pub mod manifest;
 pub mod names;
 pub mod pipeline;
@@ -14,6 +15,7 @@ pub mod safe;
 pub use confidence::{ConfidenceSpec, Histogram, Transform};
 pub use folder::{FolderError, ModelFolder};
 pub use image::{ImageError, ImageSpec, Packed, write_image};
+pub use layout::{Blob, Layout, LayoutError};
 pub use manifest::{
     Backend, ContextSpec, Datatype, FileSpec, Manifest, ManifestError, Precision, Quality, SequenceSpec,
     SpikingReadout, SpikingSpec, StateSpec, TensorSpec,

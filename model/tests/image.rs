@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use perwatt_model::{ImageError, ImageSpec, write_image};
+use perwatt_model::{ImageError, ImageSpec, Layout, write_image};
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
@@ -61,6 +61,54 @@ fn same_content_gives_the_same_bytes_whatever_times_order_and_umask() {
         fs::read(tmp.path().join("2.tar")).unwrap()
     );
     assert_eq!(first.bytes, fs::metadata(tmp.path().join("1.tar")).unwrap().len());
+}
+
+#[test]
+fn the_owner_of_the_files_is_no_content() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("d");
+    make(&dir, &["a", "b"], 0o644, 1);
+    let pack = || write_image(&spec(&[&dir]), &tmp.path().join("i.tar")).unwrap();
+    let before = pack();
+    // Only root may give files away; for others the owner is always the same.
+    if std::os::unix::fs::chown(dir.join("a"), Some(4321), Some(1234)).is_ok() {
+        assert_eq!(pack(), before);
+    }
+}
+
+#[test]
+fn a_written_layout_is_read_back_part_by_part() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("d");
+    make(&dir, &["a"], 0o644, 1);
+    let file = tmp.path().join("i.tar");
+    // The same folder twice: one blob, two layers.
+    let packed = write_image(&spec(&[&dir, &dir]), &file).unwrap();
+    let layout = Layout::open(&file).unwrap();
+    assert_eq!(layout.digest, packed.digest);
+    assert_eq!(layout.blobs.len(), 2, "a configuration and one layer");
+    let bytes = fs::read(&file).unwrap();
+    for blob in &layout.blobs {
+        use sha2::Digest;
+        let (start, end) = (blob.offset as usize, (blob.offset + blob.bytes) as usize);
+        let digest = hex::encode(sha2::Sha256::digest(&bytes[start..end]));
+        assert_eq!(blob.digest, format!("sha256:{digest}"));
+    }
+}
+
+#[test]
+fn what_is_no_layout_is_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("d");
+    make(&dir, &["a"], 0o644, 1);
+    let file = tmp.path().join("i.tar");
+    write_image(&spec(&[&dir]), &file).unwrap();
+    let whole = fs::read(&file).unwrap();
+    for content in [&b""[..], b"garbage", &whole[..whole.len() / 3]] {
+        fs::write(&file, content).unwrap();
+        Layout::open(&file).unwrap_err();
+    }
+    Layout::open(&tmp.path().join("nothing")).unwrap_err();
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod check;
 pub mod child;
 pub mod pack;
 pub mod probe;
+pub mod push;
 pub mod report;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -30,6 +31,7 @@ pub enum ModelCommand {
     /// Packs the folder into the OCI image that a workload mounts
     ///
     /// The same content gives the same digest. Nothing but model.yaml and the files it names enters.
+    /// Exit status: 1 when the model is refused, 3 when the image cannot be sent.
     Pack(PackArgs),
     /// Loads one file and reports line by line (used by check and bench)
     #[command(hide = true)]
@@ -97,11 +99,19 @@ pub struct PackArgs {
     /// Folder with model.yaml
     pub folder: PathBuf,
     /// File to write, an OCI image layout in a tar archive
-    #[arg(short, long, value_name = "FILE")]
-    pub output: PathBuf,
-    /// Name of the image, without tag; default: perwatt.dev/models/ and the model's name
+    #[arg(short, long, value_name = "FILE", required_unless_present = "push")]
+    pub output: Option<PathBuf>,
+    /// Name of the image, without tag; default: where it is pushed to, or perwatt.dev/models/ and the model's name
     #[arg(long)]
     pub name: Option<String>,
+    /// Send the image to a registry: REGISTRY/NAME or REGISTRY/NAME:TAG; without a tag, the model's version
+    ///
+    /// Credentials are those of `docker login` (~/.docker/config.json, credential helpers too).
+    #[arg(long, value_name = "REF")]
+    pub push: Option<String>,
+    /// Speak plain HTTP to a registry that is not on this machine
+    #[arg(long, requires = "push")]
+    pub plain_http: bool,
 }
 
 /// Arguments of the hidden `model probe`.
@@ -151,6 +161,9 @@ pub enum ModelError {
     /// The result cannot be written as JSON.
     #[error("cannot write the result as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// The image cannot be sent.
+    #[error(transparent)]
+    Push(#[from] push::PushError),
     /// The process that loads files cannot be started.
     #[error(transparent)]
     Child(#[from] child::ChildError),
@@ -161,7 +174,7 @@ impl ModelError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Folder(_) | Self::Files { .. } | Self::NoVariant { .. } => 1,
-            Self::Output(_) | Self::Json(_) | Self::Child(_) => 3,
+            Self::Output(_) | Self::Json(_) | Self::Child(_) | Self::Push(_) => 3,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `model pack`: a folder becomes the image that a workload mounts.
 
+use super::push::Target;
 use super::{ModelError, PackArgs};
 use perwatt_model::ModelFolder;
 use std::io::Write;
@@ -8,13 +9,31 @@ use std::path::Path;
 /// Packs a folder, and prints the image's reference alone, so that a script can put it into a manifest.
 ///
 /// # Errors
-/// When the folder is not as its `model.yaml` says, or the image cannot be written.
+/// When the folder is not as its `model.yaml` says, or the image cannot be written or sent.
 pub fn run(args: &PackArgs, out: &mut impl Write) -> Result<(), ModelError> {
     let folder = open_checked(&args.folder)?;
-    let default = || format!("perwatt.dev/models/{}", folder.manifest().name);
+    let manifest = folder.manifest();
+    let target = args
+        .push
+        .as_deref()
+        .map(|reference| Target::parse(reference, manifest, args.plain_http));
+    let target = target.transpose()?;
+    let default = || match &target {
+        Some(target) => target.name(),
+        None => format!("perwatt.dev/models/{}", manifest.name),
+    };
     let name = args.name.clone().unwrap_or_else(default);
-    let packed = folder.pack(&name, &args.output)?;
-    writeln!(out, "{}", packed.reference)?;
+    // An image that is only sent is kept no longer than that.
+    let scratch = tempfile::tempdir()?;
+    let file = args
+        .output
+        .clone()
+        .unwrap_or_else(|| scratch.path().join("image.tar"));
+    let packed = folder.pack(&name, &file)?;
+    match &target {
+        Some(target) => writeln!(out, "{}", target.push(&file, &packed.digest)?)?,
+        None => writeln!(out, "{}", packed.reference)?,
+    }
     Ok(())
 }
 
