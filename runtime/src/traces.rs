@@ -272,6 +272,7 @@ fn describe(answer: &Answer, who: Who<'_>) -> Vec<KeyValue> {
 
 fn kind(error: &InferError) -> &'static str {
     match error {
+        InferError::Invalid(_) => "Invalid",
         InferError::Overloaded => "Overloaded",
         InferError::Deadline { .. } => "Deadline",
         InferError::Failed { .. } => "Failed",
