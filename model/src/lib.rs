@@ -3,6 +3,7 @@
 //! One format and one reader, used by runtime, command line and tests.
 //! What does not live here: anything that runs a model.
 
+pub mod batching;
 pub mod confidence;
 pub mod folder;
 pub mod image;
@@ -12,6 +13,7 @@ pub mod names;
 pub mod pipeline;
 pub mod safe;
 
+pub use batching::BatchingSpec;
 pub use confidence::{ConfidenceSpec, Histogram, Transform};
 pub use folder::{FolderError, ModelFolder};
 pub use image::{ImageError, ImageSpec, Packed, write_image};

@@ -2,6 +2,7 @@
 //!
 //! Reading text is all that happens here; the files it names are the business of [`crate::folder`].
 
+use crate::batching::{self, BatchingSpec};
 use crate::confidence::ConfidenceSpec;
 use crate::names::{FilePath, ModelName, ModelVersion, Sha256Hex, ShortText, TensorName};
 use crate::pipeline::{Postprocess, Preprocess};
@@ -200,6 +201,9 @@ pub struct FileSpec {
     /// How it is run; for backend Spiking alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spiking: Option<SpikingSpec>,
+    /// How requests are put together; one at a time where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingSpec>,
 }
 
 /// How a spiking network is run.
@@ -444,6 +448,7 @@ impl Manifest {
                 ));
             }
             check_spiking(&format!("files[{i}].spiking"), file)?;
+            batching::check(&format!("files[{i}].batching"), file, self)?;
         }
         Ok(())
     }

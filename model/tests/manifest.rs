@@ -400,3 +400,46 @@ fn a_reference_of_confidence_that_cannot_be_is_refused() {
         .to_string();
     assert!(error.contains("INT8") && error.contains("FP32"), "{error}");
 }
+
+#[test]
+fn batching_is_bounded_and_needs_a_first_axis_of_one() {
+    let stateless = GOOD.replace(
+        "sequence:\n  state: [{input: h, output: hn, datatype: FP32, shape: [2, 1, 128]}]\n  context: [{input: in, samples: 64}]\n",
+        "",
+    );
+    let with = |yaml: &str, batching: &str| {
+        Manifest::parse(&yaml.replacen(
+            "backend: Onnx",
+            &format!("backend: Onnx\n  batching: {batching}"),
+            1,
+        ))
+    };
+    let manifest = with(&stateless, "{maxSize: 12, maxDelayMicroseconds: 2000}").unwrap();
+    let sizes: Vec<_> = manifest.files[0].batching.unwrap().sizes().collect();
+    assert_eq!(sizes, [2, 4, 8]);
+    assert_eq!(
+        Manifest::parse(&serde_yaml::to_string(&manifest).unwrap()).unwrap(),
+        manifest
+    );
+    let long = stateless.replace("shape: [1, 512]", "shape: [2, 512]");
+    let huge = stateless.replace("shape: [1, 512]", "shape: [1, 33554432]");
+    for (yaml, batching, says) in [
+        (&stateless, "{maxSize: 1}", "1 is not between 2 and 64"),
+        (&stateless, "{maxSize: 65}", "65 is not between 2 and 64"),
+        (
+            &stateless,
+            "{maxSize: 2, maxDelayMicroseconds: 1000001}",
+            "the most is 1000000",
+        ),
+        (&stateless, "{maxSize: 2, delay: 1}", "unknown field"),
+        (&GOOD.to_owned(), "{maxSize: 2}", "leave batching out"),
+        (&long, "{maxSize: 2}", "the first axis of \"in\" must be 1"),
+        (&huge, "{maxSize: 4}", "4 requests have more than"),
+    ] {
+        let error = with(yaml, batching).unwrap_err().to_string();
+        assert!(
+            error.contains("batching") && error.contains(says),
+            "{batching}: {error}"
+        );
+    }
+}

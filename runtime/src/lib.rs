@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod args;
 pub mod backend;
+mod batch;
 pub mod chain;
 pub mod config;
 pub mod device;

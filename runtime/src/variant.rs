@@ -1,6 +1,8 @@
 //! A variant that was loaded: its model, its device, its threads, or the server that answers for it.
 
+use crate::backend::batched::Batched;
 use crate::backend::{BackendError, LoadOptions, Model, Settings, Signature, backend};
+use crate::batch::Batcher;
 use crate::chain::Reason;
 use crate::config::{DeviceAccess, RemoteConfig, VariantConfig};
 use crate::inspect::{Code, Finding, Inspection};
@@ -94,7 +96,12 @@ pub struct Variant {
 
 /// Who does the work.
 enum Runner {
-    Threads { model: Arc<dyn Model>, pool: Pool },
+    Threads {
+        model: Arc<dyn Model>,
+        pool: Pool,
+        /// For a model that answers several requests in one call.
+        batcher: Option<Arc<Batcher>>,
+    },
     Server(Arc<Remote>),
 }
 
@@ -131,6 +138,10 @@ pub struct Call {
     pub reason: Option<Reason>,
     /// Time in the model.
     pub took: Duration,
+    /// Requests that the model answered in this one call.
+    pub together: usize,
+    /// Whether it stands for them where calls are counted.
+    pub leads: bool,
     /// Time before that, in the queue.
     pub waited: Duration,
     /// The server elsewhere lost the sequence's state.
@@ -146,6 +157,8 @@ impl Call {
             outputs,
             reason: None,
             took,
+            together: 1,
+            leads: true,
             waited,
             sequence_restarted: false,
             degraded: None,
@@ -167,7 +180,12 @@ impl Variant {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if device.is_some() { 1 } else { cores.min(8) };
         let pool = Pool::start(name, threads, QUEUE)?;
-        Ok(Self::run_by(Runner::Threads { model, pool }, device, node))
+        let batcher = model
+            .batching()
+            .cloned()
+            .map(|batching| Arc::new(Batcher::new(batching)));
+        let runner = Runner::Threads { model, pool, batcher };
+        Ok(Self::run_by(runner, device, node))
     }
 
     fn run_by(runner: Runner, device: Option<String>, node: Option<File>) -> Self {
@@ -220,7 +238,15 @@ impl Variant {
     pub fn call(&self, ask: Ask) -> Option<tokio::sync::oneshot::Receiver<Call>> {
         let (model, pool) = match &self.runner {
             Runner::Server(remote) => return remote.call(ask),
-            Runner::Threads { model, pool } => (model.clone(), pool),
+            Runner::Threads {
+                model,
+                pool,
+                batcher: Some(batcher),
+            } => {
+                let (server, model) = (batcher.clone(), model.clone());
+                return batcher.wait(ask, || pool.submit(move || server.serve(&*model)));
+            }
+            Runner::Threads { model, pool, .. } => (model.clone(), pool),
         };
         let (reply, receiver) = tokio::sync::oneshot::channel();
         let came = Instant::now();
@@ -244,6 +270,13 @@ impl Variant {
         };
         let call = run(&**model, None, &inputs, Instant::now());
         call.outputs.map_err(LoadError::Warm)?;
+        let sizes = model.batching().map_or(&[][..], |batching| &batching.sizes);
+        for size in sizes {
+            let requests = vec![&inputs[..]; *size];
+            let together = catch_unwind(AssertUnwindSafe(|| model.infer_together(&requests)));
+            let together = together.unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
+            together.map_err(LoadError::Warm)?;
+        }
         self.record(call.took);
         Ok(call.took)
     }
@@ -320,7 +353,7 @@ fn zeros(signature: &Signature) -> Vec<Tensor> {
 }
 
 /// A model that panics has failed, and the thread that called it goes on.
-fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor], came: Instant) -> Call {
+pub(crate) fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor], came: Instant) -> Call {
     let start = Instant::now();
     let infer = || match sequence {
         Some(sequence) => sequence.infer(model, inputs),
@@ -393,8 +426,16 @@ impl Loader {
             if let Some(refusal) = self.look_into(file, &content, settings).refusal() {
                 return Err(BackendError(refusal));
             }
-            let model = backend(file.backend, settings)?.load(&content, file, &self.signature, &options)?;
-            check_own_state(model, options.own_state)
+            let backend = backend(file.backend, settings)?;
+            let model = backend.load(&content, file, &self.signature, &options)?;
+            let model = check_own_state(model, options.own_state)?;
+            let Some(batching) = file.batching else {
+                return Ok(model);
+            };
+            let batched = Batched::new(model, batching, |size| {
+                backend.load(&content, file, &self.signature.of_batch(size), &options)
+            })?;
+            Ok(Arc::new(batched) as Arc<dyn Model>)
         };
         // A hostile file may make a backend panic; that is a refusal like any other.
         let model = catch_unwind(AssertUnwindSafe(load));

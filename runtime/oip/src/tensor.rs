@@ -87,6 +87,37 @@ macro_rules! define_data {
                 }
             }
 
+            /// All of `parts`, one behind the other; nothing where their types differ, or there are none.
+            #[must_use]
+            pub fn concatenated(parts: &[&Self]) -> Option<Self> {
+                match parts.first()? {
+                    $(Self::$variant(_) => {
+                        let slices = parts.iter().map(|part| match part {
+                            Self::$variant(v) => Some(&v[..]),
+                            _ => None,
+                        });
+                        Some(Self::$variant(slices.collect::<Option<Vec<_>>>()?.concat()))
+                    })*
+                    Self::Bytes(_) => {
+                        let slices = parts.iter().map(|part| match part {
+                            Self::Bytes(v) => Some(&v[..]),
+                            _ => None,
+                        });
+                        Some(Self::Bytes(slices.collect::<Option<Vec<_>>>()?.concat()))
+                    }
+                }
+            }
+
+            /// `count` parts of the same length; elements that would be left over are dropped.
+            #[must_use]
+            pub fn split(&self, count: usize) -> Vec<Self> {
+                let length = (self.len() / count.max(1)).max(1);
+                match self {
+                    $(Self::$variant(v) => v.chunks_exact(length).map(|part| Self::$variant(part.to_vec())).collect(),)*
+                    Self::Bytes(v) => v.chunks_exact(length).map(|part| Self::Bytes(part.to_vec())).collect(),
+                }
+            }
+
             /// The last `count` elements, or all where there are fewer.
             #[must_use]
             pub fn tail(&self, count: usize) -> Self {
@@ -172,6 +203,22 @@ mod tests {
         );
         assert_eq!(window.data.tail(2), Data::F32(vec![4., 5.]));
         assert_eq!(window.after(&Data::I8(vec![1])), None);
+    }
+
+    #[test]
+    fn parts_are_put_together_and_taken_apart() {
+        let parts = [
+            Data::I16(vec![1, 2]),
+            Data::I16(vec![3, 4]),
+            Data::I16(vec![5, 6]),
+        ];
+        let all = Data::concatenated(&parts.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(all, Data::I16(vec![1, 2, 3, 4, 5, 6]));
+        assert_eq!(all.split(3), parts);
+        assert_eq!(Data::concatenated(&[&parts[0], &Data::I8(vec![1])]), None);
+        assert_eq!(Data::concatenated(&[]), None);
+        let texts = Data::Bytes(vec!["a".into(), "b".into()]);
+        assert_eq!(texts.split(2)[1], Data::Bytes(vec!["b".into()]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What runs a model file, behind one small trait; each backend is a thin adapter in a file of its own.
 
+pub(crate) mod batched;
 mod checkout;
 mod litert;
 mod onnx;
@@ -7,6 +8,7 @@ mod onnxruntime;
 pub mod settings;
 mod spiking;
 
+pub use batched::Batching;
 pub use litert::LiteRt;
 pub use onnx::Onnx;
 pub use onnxruntime::OnnxRuntime;
@@ -71,6 +73,19 @@ pub trait Model: Send + Sync {
         Ok(None)
     }
 
+    /// How requests may be put together; nothing for a model that takes one at a time.
+    fn batching(&self) -> Option<&Batching> {
+        None
+    }
+
+    /// Answers as many requests as one of [`Batching::sizes`] says, each with its own tensors, in one call.
+    ///
+    /// # Errors
+    /// When the model or its device fails; which request is to blame is not known.
+    fn infer_together(&self, requests: &[&[Tensor]]) -> Result<Vec<Vec<Tensor>>, BackendError> {
+        requests.iter().map(|inputs| self.infer(inputs)).collect()
+    }
+
     /// What runs it, and where that has one, its version.
     fn engine(&self) -> &str {
         ""
@@ -101,6 +116,22 @@ impl Signature {
         Self {
             inputs: manifest.model_inputs(),
             outputs: manifest.model_outputs(),
+        }
+    }
+
+    /// The same for several requests in one call: every first axis is that much longer.
+    #[must_use]
+    pub fn of_batch(&self, size: u16) -> Self {
+        let longer = |spec: &TensorSpec| {
+            let mut spec = spec.clone();
+            if let Some(axis) = spec.shape.first_mut() {
+                *axis = axis.saturating_mul(size.into());
+            }
+            spec
+        };
+        Self {
+            inputs: self.inputs.iter().map(longer).collect(),
+            outputs: self.outputs.iter().map(longer).collect(),
         }
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Found {
     /// What the steps after the model made of them.
     pub made: Option<Made>,
     pub stages: Stages,
+    /// Requests that the same call of the model answered.
+    pub together: usize,
     pub began: Instant,
     pub sequence_restarted: bool,
     pub degraded: Option<(String, String)>,
@@ -193,7 +195,9 @@ impl Engine {
                     outputs.extend(self.fresh().states);
                 }
                 variant.record(call.took);
-                self.metrics.count_batch(self.name(index), 1);
+                if call.leads {
+                    self.metrics.count_batch(self.name(index), call.together);
+                }
                 let stages = Stages {
                     queue: call.waited,
                     inference: call.took,
@@ -203,6 +207,7 @@ impl Engine {
                     outputs,
                     made: None,
                     stages,
+                    together: call.together,
                     began,
                     sequence_restarted: call.sequence_restarted,
                     degraded: call.degraded,

@@ -33,7 +33,9 @@ impl Engine {
         } else {
             missed.or_else(|| done.first_cause.clone())
         };
-        let energy = self.energy(done.index, done.found.stages.inference);
+        // Requests that one call answered share its energy.
+        let share = u32::try_from(done.found.together).unwrap_or(u32::MAX).max(1);
+        let energy = self.energy(done.index, done.found.stages.inference / share);
         let latency = now.saturating_duration_since(query.arrived);
         let served = Served {
             variant: done.index,

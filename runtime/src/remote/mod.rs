@@ -160,12 +160,9 @@ impl Remote {
         let (took, waited) = (start.elapsed(), start.saturating_duration_since(came));
         match answered {
             Ok(answered) => Call {
-                outputs: Ok(answered.outputs),
-                reason: None,
-                took,
-                waited,
                 sequence_restarted: answered.sequence_restarted,
                 degraded: answered.degraded,
+                ..Call::new(Ok(answered.outputs), took, waited)
             },
             Err(error) => Call {
                 reason: Some(error.reason()),

@@ -23,8 +23,14 @@ use tract_onnx::pb;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 fn value(name: &str, elem_type: i32, shape: &[i64]) -> pb::ValueInfoProto {
+    use pb::tensor_shape_proto::dimension::Value as Length;
+    // A negative length stands for an axis that the graph leaves open.
+    let length = |n: i64| match n {
+        0.. => Length::DimValue(n),
+        _ => Length::DimParam("batch".into()),
+    };
     let dim = |&n: &i64| pb::tensor_shape_proto::Dimension {
-        value: Some(pb::tensor_shape_proto::dimension::Value::DimValue(n)),
+        value: Some(length(n)),
         ..Default::default()
     };
     let shape = pb::TensorShapeProto {
@@ -97,6 +103,32 @@ pub fn tiny_onnx() -> Vec<u8> {
         ..Default::default()
     };
     model(graph)
+}
+
+/// A model folder whose model sums `x` [1, 4] into `sum` [1, 1]. `axis` is the length of both first axes in the
+/// graph, -1 for an open one; `batching` is the file's.
+pub fn sum_folder(dir: &Path, axis: i64, batching: &str) -> PathBuf {
+    const FLOAT: i32 = 1;
+    let graph = pb::GraphProto {
+        name: "sum".into(),
+        input: vec![value("x", FLOAT, &[axis, 4])],
+        output: vec![value("sum", FLOAT, &[axis, 1])],
+        node: vec![node("ReduceSum", &["x"], "sum", vec![ints("axes", &[1])])],
+        ..Default::default()
+    };
+    let onnx = model(graph);
+    let yaml = format!(
+        "schema: 1\nname: sum\nversion: \"1\"\n\
+         inputs: [{{name: x, datatype: FP32, shape: [1, 4]}}]\n\
+         outputs: [{{name: sum, datatype: FP32, shape: [1, 1]}}]\n\
+         files:\n- {{path: sum.onnx, sha256: \"{}\", backend: Onnx, precision: float32, batching: {batching}}}\n",
+        sha256(&onnx)
+    );
+    let folder = dir.join("sum");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("sum.onnx"), onnx).unwrap();
+    std::fs::write(folder.join("model.yaml"), yaml).unwrap();
+    folder
 }
 
 /// A `model.yaml` for [`tiny_onnx`] under these file names.
