@@ -91,6 +91,7 @@ struct Name {
 
 /// Does what the arguments ask for.
 pub async fn run(arguments: Arguments) -> product::Result<()> {
+    crate::set_up_tls();
     match arguments.action {
         Action::Demo => demo::run().await,
         Action::Bench { name } => bench::run(name.as_deref()).await,

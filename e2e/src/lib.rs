@@ -30,3 +30,10 @@ pub fn project() -> PathBuf {
 }
 
 pub use cluster::{Cluster, ClusterOptions, Node, NodeOptions};
+
+/// Chooses what computes TLS. Built beside a crate that wants reqwest's TLS without saying which, every client
+/// of reqwest asks for it, even one that speaks plain HTTP.
+pub fn set_up_tls() {
+    // An error means that it is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

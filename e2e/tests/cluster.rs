@@ -271,6 +271,7 @@ async fn a_service_answers_across_nodes(cluster: &Cluster) {
         );
         let target = format!("{address}:80").parse().expect("an address");
         let forward = node.forward(target).expect("forwards");
+        perwatt_e2e::set_up_tls();
         let reply = reqwest::get(format!("http://{}/greeting", forward.address()))
             .await
             .expect("answers");

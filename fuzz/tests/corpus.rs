@@ -1,9 +1,11 @@
-//! Writes those inputs of the corpus that no text editor can.
+//! The corpus: every target takes its inputs; and those that no text editor can write are written.
 
 #![allow(clippy::unwrap_used)]
 
+use perwatt_fuzz::targets::TARGETS;
+use perwatt_fuzz::{Args, fuzz};
 use perwatt_spiking::{Graph, Integrator, Node, Spiking, Tensor, write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn vector(values: &[f64]) -> Tensor {
     Tensor::vector(values.to_vec())
@@ -29,6 +31,23 @@ fn linear(rows: usize, columns: usize) -> Node {
     let values = (0..rows * columns).map(|i| (i % 5) as f64 * 0.25 - 0.5);
     Node::Linear {
         weight: Tensor::new(vec![rows, columns], values.collect()).unwrap(),
+    }
+}
+
+#[test]
+fn every_target_takes_its_corpus() {
+    let tmp = tempfile::tempdir().unwrap();
+    for target in &TARGETS {
+        let args = Args {
+            targets: vec![],
+            count: 50,
+            seed: 7,
+            corpus: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus"),
+            keep: tmp.path().to_path_buf(),
+        };
+        // A right input that is refused is an error.
+        let counts = fuzz(target, &args).unwrap();
+        assert_eq!(counts.accepted + counts.refused, 50, "{}", target.name);
     }
 }
 

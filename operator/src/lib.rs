@@ -71,6 +71,8 @@ pub enum RunError {
 /// # Errors
 /// When it cannot be done, or the lease was lost.
 pub async fn run(command: Command) -> Result<(), RunError> {
+    // Built beside a crate that wants TLS of reqwest, every client of reqwest wants a provider; an error means that one is set.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default()
         .await
         .map_err(|error| RunError::Client(Box::new(error)))?;

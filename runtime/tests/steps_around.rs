@@ -219,6 +219,8 @@ labels: [a, b, c, d]
         "{}",
         service.body_limit
     );
+    // Built beside a crate that wants TLS of reqwest, every client of reqwest wants a provider; an error means that one is set.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::new();
     let url = format!("{endpoint}/v2/models/m");
     let metadata: Value = client.get(&url).send().await.unwrap().json().await.unwrap();

@@ -305,6 +305,8 @@ pub fn run_to_end(mut command: Command) -> (ExitStatus, String) {
 impl Runtime {
     /// Starts the command and waits until it serves.
     pub async fn start(mut command: Command) -> Self {
+        // Built beside a crate that wants TLS of reqwest, every client of reqwest wants a provider; an error means that one is set.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
