@@ -85,6 +85,10 @@ peers: tools
 bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
+.PHONY: soak
+soak: parts build ## A million requests for each fault of a variant's server: hours
+	@$(BIN)/perwatt-e2e soak
+
 FUZZ_COUNT ?= 20000
 .PHONY: fuzz
 fuzz: build ## Mutated inputs against everything that reads what strangers wrote (make fuzz NAME=onnx FUZZ_COUNT=100000)

@@ -61,6 +61,8 @@ enum Action {
         /// Name of the figures; all where it is left out.
         name: Option<String>,
     },
+    /// Measure what a fault of a variant's server costs, with a million requests for each fault: hours.
+    Soak,
     /// Stream a recording to a Service and print every reply as a line of JSON.
     #[command(hide = true)]
     Stream(StreamOptions),
@@ -95,6 +97,7 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
     match arguments.action {
         Action::Demo => demo::run().await,
         Action::Bench { name } => bench::run(name.as_deref()).await,
+        Action::Soak => bench::soak().await,
         Action::Stream(options) => stream(options).await,
         Action::Ask(options) => ask(options).await,
         Action::Images => pack_images(),
@@ -104,7 +107,12 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
 
 async fn manage(action: Action) -> Result<()> {
     match action {
-        Action::Demo | Action::Images | Action::Bench { .. } | Action::Stream(_) | Action::Ask(_) => Ok(()),
+        Action::Demo
+        | Action::Images
+        | Action::Bench { .. }
+        | Action::Soak
+        | Action::Stream(_)
+        | Action::Ask(_) => Ok(()),
         Action::Up { cluster, nodes, port } => up(cluster.name, nodes, port).await,
         Action::Down { cluster } => down(&cluster.name).await,
         Action::Kubeconfig { cluster } => kubeconfig(&cluster.name).await,

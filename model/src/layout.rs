@@ -99,8 +99,11 @@ impl Layout {
         };
         let index: Index =
             serde_json::from_slice(&read("index.json")?).map_err(|error| invalid(error.to_string()))?;
-        let [image] = &index.manifests[..] else {
-            return Err(invalid(format!("it has {} images", index.manifests.len())));
+        // An image stands there once for each of its names.
+        let mut images: Vec<&Descriptor> = index.manifests.iter().collect();
+        images.dedup_by(|a, b| a.digest == b.digest);
+        let [image] = images[..] else {
+            return Err(invalid(format!("it has {} images", images.len())));
         };
         let text = read(&blob_name(&image.digest))?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;

@@ -222,6 +222,10 @@ fn credentials(registry: &str) -> Result<RegistryAuth, PushError> {
         Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => {
             return Ok(RegistryAuth::Anonymous);
         }
+        // That is also what it says of a file that is not there.
+        Err(CredentialRetrievalError::ConfigReadError) if !has_docker_config() => {
+            return Ok(RegistryAuth::Anonymous);
+        }
         Ok(DockerCredential::IdentityToken(_)) => {
             "identity tokens are not supported, a name and password are".into()
         }
@@ -233,6 +237,13 @@ fn credentials(registry: &str) -> Result<RegistryAuth, PushError> {
         registry: registry.to_owned(),
         problem,
     })
+}
+
+/// Whether there is a file of `docker login`, readable or not.
+fn has_docker_config() -> bool {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(std::env::home_dir()?.join(".docker")));
+    folder.is_some_and(|folder| folder.join("config.json").exists())
 }
 
 /// A blob piece by piece, telling how far it is where somebody watches.

@@ -5,17 +5,26 @@
 
 use std::path::Path;
 
+use perwatt_oip::grpc::pb;
+use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::product::{Error, Result};
+use super::failed;
+use crate::product::Result;
 
 /// Floats in and out.
 pub const FLOATS: usize = 1024;
 /// The model's name.
 pub const NAME: &str = "echo";
 
-/// Writes the model's folder.
-pub fn write(folder: &Path) -> Result<()> {
+/// A folder with the model; it goes with this value.
+pub fn folder() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir().map_err(|error| failed("a folder for the model", error))?;
+    write(folder.path())?;
+    Ok(folder)
+}
+
+fn write(folder: &Path) -> Result<()> {
     let file = onnx();
     let hash: String = Sha256::digest(&file)
         .iter()
@@ -30,8 +39,7 @@ pub fn write(folder: &Path) -> Result<()> {
     );
     let write = |name: &str, content: &[u8]| {
         let path = folder.join(name);
-        let failed = |error| Error::Client(format!("{} cannot be written: {error}", path.display()));
-        std::fs::write(&path, content).map_err(failed)
+        std::fs::write(&path, content).map_err(|error| failed(path.display(), error))
     };
     write("echo.onnx", &file)?;
     write("model.yaml", yaml.as_bytes())
@@ -53,6 +61,56 @@ pub fn binary_request() -> (String, Vec<u8>) {
         r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[1,{FLOATS}],"parameters":{{"binary_data_size":{size}}}}}],"outputs":[{{"name":"y","parameters":{{"binary_data":true}}}}]}}"#
     );
     (json, values().flat_map(f32::to_le_bytes).collect())
+}
+
+/// The same request as a protocol buffer, its tensor as raw contents.
+pub fn grpc_request() -> Vec<u8> {
+    let input = pb::model_infer_request::InferInputTensor {
+        name: "x".into(),
+        datatype: "FP32".into(),
+        shape: vec![1, FLOATS as i64],
+        ..Default::default()
+    };
+    let request = pb::ModelInferRequest {
+        model_name: NAME.into(),
+        inputs: vec![input],
+        raw_input_contents: vec![binary_request().1.into()],
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+/// The floats of an answer as JSON; none where it is something else.
+pub fn json_answer(body: &[u8]) -> Vec<f32> {
+    let reply: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let data = serde_json::from_value(reply["outputs"][0]["data"].clone());
+    data.unwrap_or_default()
+}
+
+/// The floats at the end of an answer with binary tensor data.
+pub fn binary_answer(body: &[u8]) -> Vec<f32> {
+    let bytes = body
+        .len()
+        .checked_sub(FLOATS * 4)
+        .and_then(|start| body.get(start..));
+    floats(bytes.unwrap_or_default())
+}
+
+/// The floats of an answer as a protocol buffer; none where it is something else.
+pub fn grpc_answer(message: &[u8]) -> Vec<f32> {
+    let reply = pb::ModelInferResponse::decode(message).unwrap_or_default();
+    floats(reply.raw_output_contents.first().map_or(&[], |bytes| bytes))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let (floats, _) = bytes.as_chunks::<4>();
+    floats.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
+/// Whether these floats are what the model makes of the request. A decimal text may be a hair off.
+pub fn is_answer(found: &[f32]) -> bool {
+    let is_near = |(x, y): (f32, &f32)| (x + y).abs() < 1e-6;
+    found.len() == FLOATS && values().zip(found).all(is_near)
 }
 
 /// Numbers with as many digits as a sensor gives.
@@ -110,4 +168,28 @@ fn bytes(field: u64, content: &[u8]) -> Vec<u8> {
 
 fn text(field: u64, content: &str) -> Vec<u8> {
     bytes(field, content.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_known_by_its_numbers_whatever_carries_them() {
+        let expected: Vec<f32> = values().map(|value| -value).collect();
+        let data = serde_json::json!({"outputs": [{"data": expected}]}).to_string();
+        assert!(is_answer(&json_answer(data.as_bytes())));
+        let bytes: Vec<u8> = expected.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert!(is_answer(&binary_answer(&[b"{}", &bytes[..]].concat())));
+        let reply = pb::ModelInferResponse {
+            raw_output_contents: vec![bytes.into()],
+            ..Default::default()
+        };
+        assert!(is_answer(&grpc_answer(&reply.encode_to_vec())));
+        assert!(
+            !is_answer(&binary_answer(&binary_request().1)),
+            "the request itself"
+        );
+        assert!(!is_answer(&json_answer(b"{\"error\": \"no\"}")));
+    }
 }

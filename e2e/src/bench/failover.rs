@@ -17,16 +17,17 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Figure, echo};
+use super::{Figure, echo, failed};
 use crate::product::{Error, Result};
 use crate::programs;
 use crate::progress::Progress;
 
-/// Requests for each fault.
-const REQUESTS: u64 = 20_000;
+/// Requests for each fault in `make bench`, and in `make soak`.
+pub const BENCH: u64 = 20_000;
+pub const SOAK: u64 = 1_000_000;
 /// Time from one request to the next.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// How much later a slow server's bytes come.
@@ -63,37 +64,48 @@ struct Tally {
 }
 
 /// Failed requests with the bound that this proves, added latency, and calls of the fallback, for each fault.
-pub async fn failover() -> Result<Vec<Figure>> {
+pub async fn measure(requests: u64) -> Result<Vec<Figure>> {
     let progress = Progress::new();
-    let folder = tempfile::tempdir().map_err(|error| failed("a folder", &error))?;
-    echo::write(folder.path())?;
+    let folder = echo::folder()?;
     let mut calm = None;
     let mut figures = Vec::new();
     for fault in [Fault::None, Fault::Killed, Fault::Hung, Fault::Slow] {
-        progress.say(format!("{REQUESTS} requests, {}", fault.name()));
-        let tally = run(folder.path(), fault).await?;
+        progress.say(format!("{requests} requests, {}", fault.name()));
+        let tally = run(folder.path(), fault, requests).await?;
         let p99 = milliseconds(&tally, 0.99);
         let calm = *calm.get_or_insert(p99);
-        figures.extend(describe(fault, &tally, calm));
+        figures.extend(describe(fault, &tally, calm, requests));
     }
     Ok(figures)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts of requests")]
-fn describe(fault: Fault, tally: &Tally, calm_p99: f64) -> Vec<Figure> {
-    let requests = usize::try_from(REQUESTS).unwrap_or(usize::MAX);
-    let figure = |what: &str, value: f64, unit| Figure::new(&format!("{}: {what}", fault.name()), value, unit, requests);
-    let (failures, sent) = (tally.failed as f64, REQUESTS as f64);
+fn describe(fault: Fault, tally: &Tally, calm_p99: f64, requests: u64) -> Vec<Figure> {
+    let figure =
+        |what: &str, value: f64, unit| Figure::new(&format!("{}: {what}", fault.name()), value, unit, 1);
+    let (failures, sent) = (tally.failed as f64, requests as f64);
     // The rule of three where none failed; else three standard deviations of a rare event.
-    let bound = if tally.failed == 0 { 3.0 } else { failures + 3.0 * failures.sqrt() };
+    let bound = if tally.failed == 0 {
+        3.0
+    } else {
+        failures + 3.0 * failures.sqrt()
+    };
     vec![
         figure("failed requests", failures, "requests"),
         figure("failure rate, upper bound with 95%", bound / sent * 1e6, "ppm"),
-        figure("replies of a fallback that do not say so", tally.silent as f64, "requests"),
+        figure(
+            "replies of a fallback that do not say so",
+            tally.silent as f64,
+            "requests",
+        ),
         figure("p99", milliseconds(tally, 0.99), "ms"),
         figure("added p99", milliseconds(tally, 0.99) - calm_p99, "ms"),
         figure("p99.9", milliseconds(tally, 0.999), "ms"),
-        figure("requests that the fallback answered", tally.fallback as f64 / sent * 100.0, "%"),
+        figure(
+            "requests that the fallback answered",
+            tally.fallback as f64 / sent * 100.0,
+            "%",
+        ),
     ]
 }
 
@@ -102,7 +114,7 @@ fn milliseconds(tally: &Tally, quantile: f64) -> f64 {
     tally.times.value_at_quantile(quantile) as f64 / 1e3
 }
 
-async fn run(folder: &std::path::Path, fault: Fault) -> Result<Tally> {
+async fn run(folder: &std::path::Path, fault: Fault, requests: u64) -> Result<Tally> {
     let hub_address = free_port().await?;
     let mut hub = start(folder, hub_address, None).await?;
     let proxy = Proxy::start(hub_address).await?;
@@ -117,12 +129,13 @@ async fn run(folder: &std::path::Path, fault: Fault) -> Result<Tally> {
     let _runtime = start(folder, address, Some(&config)).await?;
     let sender = Sender::new(address)?;
     let mut asked = JoinSet::new();
+    let mut tally = Tally::new()?;
     let began = Instant::now() + Duration::from_millis(100);
-    for number in 0..REQUESTS {
-        if number == REQUESTS / 3 {
+    for number in 0..requests {
+        if number == requests / 3 {
             inject(fault, &mut hub, &proxy)?;
         }
-        if number == REQUESTS * 2 / 3 {
+        if number == requests * 2 / 3 {
             match fault {
                 Fault::None => {}
                 // It takes a while to start, and requests go on meanwhile: the new one is looked at by nobody here.
@@ -135,8 +148,14 @@ async fn run(folder: &std::path::Path, fault: Fault) -> Result<Tally> {
         sleep_until(due).await;
         let sender = sender.clone();
         asked.spawn(async move { (sender.ask().await, due.elapsed()) });
+        while let Some(joined) = asked.try_join_next() {
+            tally.take(joined)?;
+        }
     }
-    tally(asked).await
+    while let Some(joined) = asked.join_next().await {
+        tally.take(joined)?;
+    }
+    Ok(tally)
 }
 
 fn inject(fault: Fault, hub: &mut Process, proxy: &Proxy) -> Result<()> {
@@ -151,29 +170,31 @@ fn inject(fault: Fault, hub: &mut Process, proxy: &Proxy) -> Result<()> {
     }
 }
 
-async fn tally(mut asked: JoinSet<(Option<Value>, Duration)>) -> Result<Tally> {
-    let times = Histogram::new_with_bounds(1, 600_000_000, 3);
-    let mut tally = Tally {
-        times: times.map_err(|error| failed("a histogram", &error))?,
-        failed: 0,
-        fallback: 0,
-        silent: 0,
-    };
-    while let Some(joined) = asked.join_next().await {
-        let (parameters, took) = joined.map_err(|error| failed("a request", &error))?;
-        tally
-            .times
+impl Tally {
+    fn new() -> Result<Self> {
+        let times = Histogram::new_with_bounds(1, 600_000_000, 3);
+        Ok(Self {
+            times: times.map_err(|error| failed("a histogram", error))?,
+            failed: 0,
+            fallback: 0,
+            silent: 0,
+        })
+    }
+
+    fn take(&mut self, joined: Result<(Option<Value>, Duration), JoinError>) -> Result<()> {
+        let (parameters, took) = joined.map_err(|error| failed("a request", error))?;
+        self.times
             .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         let Some(parameters) = parameters else {
-            tally.failed += 1;
-            continue;
+            self.failed += 1;
+            return Ok(());
         };
         if parameters["variant"] == "fallback" {
-            tally.fallback += 1;
-            tally.silent += u64::from(parameters["degraded"] != true);
+            self.fallback += 1;
+            self.silent += u64::from(parameters["degraded"] != true);
         }
+        Ok(())
     }
-    Ok(tally)
 }
 
 /// Sends one request, and reads who answered.
@@ -188,7 +209,7 @@ impl Sender {
     fn new(address: SocketAddr) -> Result<Self> {
         let client = Client::builder().timeout(PATIENCE).build();
         Ok(Self {
-            client: client.map_err(|error| failed("the client", &error))?,
+            client: client.map_err(|error| failed("the client", error))?,
             url: format!("http://{address}/v2/models/{}/infer", echo::NAME).into(),
             body: echo::json_request().into(),
         })
@@ -214,7 +235,7 @@ impl Process {
     fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         let id = id.ok_or_else(|| Error::Client("a process has no id".into()))?;
-        kill_process(id, signal).map_err(|error| failed("a signal", &error))
+        kill_process(id, signal).map_err(|error| failed("a signal", error))
     }
 }
 
@@ -230,14 +251,23 @@ fn spawn(folder: &std::path::Path, rest: SocketAddr, config: Option<&Value>) -> 
     command
         .env_clear()
         .arg(folder)
-        .args(["--rest", &rest.to_string(), "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .args([
+            "--rest",
+            &rest.to_string(),
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     if let Some(config) = config {
         command.env("PERWATT_CONFIG", config.to_string());
     }
-    let child = command.spawn().map_err(|error| failed("perwatt-runtime", &error))?;
+    let child = command
+        .spawn()
+        .map_err(|error| failed("perwatt-runtime", error))?;
     Ok(Process(child))
 }
 
@@ -246,11 +276,16 @@ async fn start(folder: &std::path::Path, rest: SocketAddr, config: Option<&Value
     let url = format!("http://{rest}/v2/models/{}/ready", echo::NAME);
     let until = Instant::now() + PATIENCE;
     loop {
-        if reqwest::get(&url).await.is_ok_and(|response| response.status().is_success()) {
+        if reqwest::get(&url)
+            .await
+            .is_ok_and(|response| response.status().is_success())
+        {
             return Ok(process);
         }
         if Instant::now() > until {
-            return Err(Error::Client(format!("the runtime at {rest} did not become ready")));
+            return Err(Error::Client(format!(
+                "the runtime at {rest} did not become ready"
+            )));
         }
         sleep(Duration::from_millis(10)).await;
     }
@@ -260,7 +295,7 @@ async fn start(folder: &std::path::Path, rest: SocketAddr, config: Option<&Value
 async fn free_port() -> Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await;
     let address = listener.and_then(|listener| listener.local_addr());
-    address.map_err(|error| failed("a free port", &error))
+    address.map_err(|error| failed("a free port", error))
 }
 
 /// Stands before the server, and makes it slow.
@@ -272,8 +307,10 @@ struct Proxy {
 impl Proxy {
     async fn start(to: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await;
-        let listener = listener.map_err(|error| failed("the proxy", &error))?;
-        let address = listener.local_addr().map_err(|error| failed("the proxy", &error))?;
+        let listener = listener.map_err(|error| failed("the proxy", error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| failed("the proxy", error))?;
         let delay = Arc::<AtomicU64>::default();
         let own = delay.clone();
         tokio::spawn(async move {
@@ -312,8 +349,4 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Arc<Atomic
             return;
         }
     }
-}
-
-fn failed(what: &str, error: &dyn std::fmt::Display) -> Error {
-    Error::Client(format!("{what}: {error}"))
 }

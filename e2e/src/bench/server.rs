@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::echo::NAME;
-use super::load::{Connection, Request, SERVER_CORE};
+use super::http1::{Connection, Request};
+use super::load::SERVER_CORE;
+use super::{failed, install};
 use crate::product::{Error, Result};
 use crate::{programs, project};
 
@@ -24,7 +26,9 @@ pub const PEER: &str = "MLServer 1.7.1 with ONNX Runtime 1.32.0";
 pub struct Server {
     child: Child,
     /// Where it answers over HTTP.
-    pub address: SocketAddr,
+    pub rest: SocketAddr,
+    /// Where it answers over gRPC.
+    pub grpc: SocketAddr,
     /// From its start to its first "ready".
     pub start: Duration,
     log: PathBuf,
@@ -34,19 +38,21 @@ impl Server {
     /// Our runtime, with this model folder.
     pub fn runtime(folder: &Path) -> Result<Self> {
         let program = programs::find("perwatt-runtime")?;
-        let [rest, admin] = [free_port()?, free_port()?];
+        let [rest, grpc, admin] = [free_port()?, free_port()?, free_port()?];
         let mut command = on_core(&program);
         command.env_clear().arg(folder);
-        command.args(["--rest", &rest.to_string(), "--admin", &admin.to_string()]);
-        Self::start(command, rest, &folder.join("runtime.log"))
+        for (port, address) in [("--rest", rest), ("--grpc", grpc), ("--admin", admin)] {
+            command.arg(port).arg(address.to_string());
+        }
+        Self::start(command, rest, grpc, &folder.join("runtime.log"))
     }
 
     /// The peer, with the same file; it has no folder format of its own for a bare ONNX file.
     pub fn peer(folder: &Path) -> Result<Self> {
-        let program = install_peer()?;
+        let program = install::peer("mlserver")?.join("bin/mlserver");
         let [rest, grpc, metrics] = [free_port()?, free_port()?, free_port()?];
         let write = |name: &str, value: serde_json::Value| {
-            std::fs::write(folder.join(name), value.to_string()).map_err(|error| client(&name, &error))
+            std::fs::write(folder.join(name), value.to_string()).map_err(|error| failed(name, error))
         };
         write(
             "settings.json",
@@ -61,21 +67,22 @@ impl Server {
                 "parameters": {"uri": folder.join("echo.onnx"), "version": "1"}}),
         )?;
         let code = project().join("e2e/bench/mlserver/model.py");
-        std::fs::copy(&code, folder.join("model.py")).map_err(|error| client(&code.display(), &error))?;
+        std::fs::copy(&code, folder.join("model.py")).map_err(|error| failed(code.display(), error))?;
         let mut command = on_core(&program);
         command.args(["start", "."]).current_dir(folder);
-        Self::start(command, rest, &folder.join("mlserver.log"))
+        Self::start(command, rest, grpc, &folder.join("mlserver.log"))
     }
 
-    fn start(mut command: Command, address: SocketAddr, log: &Path) -> Result<Self> {
-        let file = File::create(log).map_err(|error| client(&log.display(), &error))?;
-        let both = file.try_clone().map_err(|error| client(&log.display(), &error))?;
+    fn start(mut command: Command, rest: SocketAddr, grpc: SocketAddr, log: &Path) -> Result<Self> {
+        let file = File::create(log).map_err(|error| failed(log.display(), error))?;
+        let both = file.try_clone().map_err(|error| failed(log.display(), error))?;
         command.stdin(Stdio::null()).stdout(both).stderr(file);
         let began = Instant::now();
-        let child = command.spawn().map_err(|error| client(&"the server", &error))?;
+        let child = command.spawn().map_err(|error| failed("the server", error))?;
         let mut server = Self {
             child,
-            address,
+            rest,
+            grpc,
             start: Duration::ZERO,
             log: log.to_path_buf(),
         };
@@ -86,8 +93,8 @@ impl Server {
     fn wait_until_ready(&mut self, began: Instant) -> Result<()> {
         let ready = Request::get(&format!("/v2/models/{NAME}/ready"));
         loop {
-            let answer = Connection::open(self.address).and_then(|mut connection| connection.ask(&ready));
-            if matches!(answer, Ok((200, _))) {
+            let connection = Connection::open(self.rest, ready.clone());
+            if connection.is_ok_and(|mut one| matches!(one.exchange(), Ok((200, _)))) {
                 self.start = began.elapsed();
                 return Ok(());
             }
@@ -105,7 +112,7 @@ impl Server {
     #[allow(clippy::cast_precision_loss, reason = "ticks of a short run")]
     pub fn processor_seconds(&self) -> Result<f64> {
         let path = format!("/proc/{}/stat", self.child.id());
-        let stat = std::fs::read_to_string(&path).map_err(|error| client(&path, &error))?;
+        let stat = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
         // The name in brackets may hold anything; user and system time are the 12th and 13th field after it.
         let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
         let ticks: u64 = after
@@ -120,7 +127,7 @@ impl Server {
     /// MiB of memory that is resident now.
     pub fn resident_mebibytes(&self) -> Result<f64> {
         let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(&path).map_err(|error| client(&path, &error))?;
+        let status = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());
         kib.map(|kib| kib / 1024.0)
@@ -135,12 +142,8 @@ impl Drop for Server {
     }
 }
 
-fn client(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> Error {
-    Error::Client(format!("{what}: {error}"))
-}
-
 /// A command that runs on the server's core, from its first instruction on.
-fn on_core(program: &Path) -> Command {
+pub fn on_core(program: &Path) -> Command {
     let mut command = Command::new("/usr/bin/taskset");
     command
         .args(["--cpu-list", &SERVER_CORE.to_string()])
@@ -149,46 +152,9 @@ fn on_core(program: &Path) -> Command {
 }
 
 /// A port that is free now; the server takes it a moment later.
-fn free_port() -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| client(&"a free port", &error))?;
+pub fn free_port() -> Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| failed("a free port", error))?;
     listener
         .local_addr()
-        .map_err(|error| client(&"a free port", &error))
-}
-
-/// The peer's program, installed once into the cache from its pinned requirements.
-fn install_peer() -> Result<PathBuf> {
-    let requirements = project().join("e2e/bench/mlserver/requirements.txt");
-    let wanted = std::fs::read(&requirements).map_err(|error| client(&requirements.display(), &error))?;
-    let folder = crate::cluster::cache().join("mlserver");
-    let (python, program) = (folder.join("bin/python"), folder.join("bin/mlserver"));
-    let installed = folder.join("installed.txt");
-    if std::fs::read(&installed).is_ok_and(|found| found == wanted) {
-        return Ok(program);
-    }
-    let run = |command: &mut Command| {
-        let output = command.output().map_err(|error| client(&"python3", &error))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(Error::Client(format!(
-            "the peer cannot be installed from the package index: {said}"
-        )))
-    };
-    run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&folder))?;
-    let pip = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--requirement",
-    ];
-    run(Command::new(&python).args(pip).arg(&requirements))?;
-    std::fs::write(&installed, wanted).map_err(|error| client(&installed.display(), &error))?;
-    Ok(program)
+        .map_err(|error| failed("a free port", error))
 }
