@@ -19,7 +19,7 @@ pub const CLUSTER: &str = "demo";
 /// The node with the emulated ASIC.
 const ASIC_NODE: &str = "edge-a";
 /// The node with the emulated GPU; the client runs here.
-const GPU_NODE: &str = "edge-b";
+pub const GPU_NODE: &str = "edge-b";
 /// The device that dies.
 const DEVICE: &str = "asic-emulated-0";
 /// Namespace and name of the workload.
@@ -105,7 +105,8 @@ pub async fn run() -> Result<()> {
     for (samples, variant) in [(samples::motion()?, "snn"), (samples::wake_word()?, "npu")] {
         let example = samples.example();
         script.shows(&format!("kubectl apply -f examples/{}/", example.name));
-        let heard = serve(&product, &samples, variant).await?;
+        place(&product, example, variant).await?;
+        let heard = samples.send(&cluster, GPU_NODE).await?;
         served.push((samples, heard));
     }
     script
@@ -171,20 +172,19 @@ async fn cluster(progress: &Progress) -> Result<Cluster, ClusterError> {
     }
 }
 
-/// Loads an example's model, applies its manifests, waits until `variant` serves, and sends its samples.
+/// Loads an example's model, applies its manifests, and waits until `variant` serves and nothing changes.
 ///
 /// # Errors
 /// When a step does not come about.
-pub async fn serve(product: &Product<'_>, samples: &Samples, variant: &str) -> Result<Heard> {
-    let example = samples.example();
+pub async fn place(product: &Product<'_>, example: Example, variant: &str) -> Result<()> {
     let model = product.load_model(example).await?;
     product.apply_example(example, &model).await?;
     let serves = |status: &perwatt_crds::InferenceWorkloadStatus| {
-        status.summary.serving == variant && status.summary.ready == "1/1"
+        status.summary.serving == variant && status.summary.ready == "1/1" && !changing(status)
     };
     let what = format!("{} serves from {variant}", example.name);
     product.wait_for_status(&what, example.workload(), serves).await?;
-    samples.send(product.cluster, GPU_NODE).await
+    Ok(())
 }
 
 /// Streams the whole recording once, four times faster than it was spoken.

@@ -265,9 +265,15 @@ pub async fn more_silicon(world: &World<'_>) {
         (samples::wake_word(), "npu", "micro-npu-emulated-0", 201),
     ] {
         let samples = samples.expect("samples");
-        let heard = demo::serve(&world.product, &samples, variant)
+        let (namespace, name) = samples.example().workload();
+        demo::place(&world.product, samples.example(), variant)
             .await
             .expect("it serves");
+        world.alone(namespace, name).await;
+        let heard = samples
+            .send(world.cluster, demo::GPU_NODE)
+            .await
+            .expect("it answers");
         let counted = tally(&heard.replies);
         assert_eq!(counted.requests, samples.len());
         assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
@@ -276,7 +282,6 @@ pub async fn more_silicon(world: &World<'_>) {
             assert_eq!((reply.text("variant"), reply.text("device")), (variant, device));
             assert!(!reply.flag("degraded") && !reply.flag("sequence_restarted"));
         }
-        let (namespace, name) = samples.example().workload();
         world.remove(namespace, name).await;
         world
             .kubectl(&format!("delete namespace/{namespace} --wait=false"))
