@@ -175,8 +175,7 @@ impl Target {
 
     async fn send_blob(&self, client: &Client, file: &Path, blob: &Blob) -> Result<(), PushError> {
         let short: String = blob.digest.chars().take(19).collect();
-        let asked = client.blob_exists(&self.reference, &blob.digest).await;
-        if asked.map_err(|source| self.failed(&format!("ask for {short}"), source))? {
+        if self.has_blob(client, blob, &short).await? {
             eprintln!("{short}… is there already");
             return Ok(());
         }
@@ -184,9 +183,20 @@ impl Target {
         let sent = client
             .push_blob_stream(&self.reference, pieces, &blob.digest, Some(blob.bytes))
             .await;
-        sent.map_err(|source| self.failed(&format!("send {short}"), source))?;
+        match sent {
+            Ok(_) => {}
+            // Some registries take a layer and forget to say where it is.
+            Err(OciDistributionError::RegistryNoLocationError)
+                if self.has_blob(client, blob, &short).await? => {}
+            Err(source) => return Err(self.failed(&format!("send {short}"), source)),
+        }
         eprintln!("{short}… sent, {}", size(blob.bytes));
         Ok(())
+    }
+
+    async fn has_blob(&self, client: &Client, blob: &Blob, short: &str) -> Result<bool, PushError> {
+        let asked = client.blob_exists(&self.reference, &blob.digest).await;
+        asked.map_err(|source| self.failed(&format!("ask for {short}"), source))
     }
 
     fn failed(&self, action: &str, source: OciDistributionError) -> PushError {
@@ -220,6 +230,12 @@ fn credentials(registry: &str) -> Result<RegistryAuth, PushError> {
             return Ok(RegistryAuth::Basic(user, password));
         }
         Err(CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound) => {
+            return Ok(RegistryAuth::Anonymous);
+        }
+        // The words by which the helpers of Docker say that they have none for this registry.
+        Err(CredentialRetrievalError::HelperFailure { stdout, .. })
+            if stdout.contains("credentials not found") =>
+        {
             return Ok(RegistryAuth::Anonymous);
         }
         // That is also what it says of a file that is not there.
