@@ -81,12 +81,13 @@ reference: model peers ## Answers of the backends against onnxruntime and LiteRT
 peers: tools
 	@tools/step "references" runtime/tests/reference/set-up "$(PERWATT_REFERENCE_DIR)"
 
+# Only the main job needs a cluster. What else a figure compares with, it installs itself.
 .PHONY: bench
-bench: parts build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
+bench: $(if $(filter runtime-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
 .PHONY: soak
-soak: parts build ## A million requests for each fault of a variant's server: hours
+soak: build ## A million requests for each fault of a variant's server: hours
 	@$(BIN)/perwatt-e2e soak
 
 FUZZ_COUNT ?= 20000

@@ -60,8 +60,11 @@ enum Action {
     Bench {
         /// Name of the figures; all where it is left out.
         name: Option<String>,
+        /// Print the names and measure nothing.
+        #[arg(long, conflicts_with = "name")]
+        list: bool,
     },
-    /// Measure what a fault of a variant's server costs, with a million requests for each fault: hours.
+    /// Measure what a fault of a variant's server costs, with a million requests for each fault: about two and a half hours.
     Soak,
     /// Stream a recording to a Service and print every reply as a line of JSON.
     #[command(hide = true)]
@@ -96,7 +99,11 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
     crate::set_up_tls();
     match arguments.action {
         Action::Demo => demo::run().await,
-        Action::Bench { name } => bench::run(name.as_deref()).await,
+        Action::Bench { list: true, .. } => {
+            println!("{}", bench::NAMES.join("\n"));
+            Ok(())
+        }
+        Action::Bench { name, .. } => bench::run(name.as_deref()).await,
         Action::Soak => bench::soak().await,
         Action::Stream(options) => stream(options).await,
         Action::Ask(options) => ask(options).await,

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::product::{Error, Result};
+use super::failed;
+use crate::product::Result;
 use crate::project;
 
 /// How often a figure is measured; the median counts.
@@ -39,11 +40,11 @@ impl Figure {
         }
     }
 
-    /// With what a peer gives in the same run; the ratio is ours over the peer's.
+    /// With what a peer gives in the same run; the ratio is ours over the peer's, where there is one.
     pub fn against(mut self, peer: &str, value: f64) -> Self {
         self.peer = Some(peer.to_owned());
         self.peer_value = Some(value);
-        self.ratio = Some(self.value / value);
+        self.ratio = Some(self.value / value).filter(|ratio| ratio.is_finite());
         self
     }
 }
@@ -74,19 +75,15 @@ fn machine() -> String {
 pub fn write(name: &str, figures: &[Figure]) -> Result<()> {
     let folder: PathBuf = project().join("target/bench");
     let path = folder.join(format!("{name}.json"));
-    let failed = |error: &dyn std::fmt::Display| {
-        Error::Client(format!("{} cannot be written: {error}", path.display()))
-    };
-    std::fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
-    let text = serde_json::to_string_pretty(figures).map_err(|error| failed(&error))?;
-    std::fs::write(&path, text).map_err(|error| failed(&error))?;
+    std::fs::create_dir_all(&folder).map_err(|error| failed(folder.display(), error))?;
+    let text = serde_json::to_string_pretty(figures).map_err(|error| failed(path.display(), error))?;
+    std::fs::write(&path, text).map_err(|error| failed(path.display(), error))?;
     for figure in figures {
         println!("{:>12.1} {:<8} {}", figure.value, figure.unit, figure.name);
-        if let (Some(peer), Some(value), Some(ratio)) = (&figure.peer, figure.peer_value, figure.ratio) {
-            println!(
-                "{value:>12.1} {:<8} {peer}: ours is {ratio:.2} of it",
-                figure.unit
-            );
+        if let (Some(peer), Some(value)) = (&figure.peer, figure.peer_value) {
+            let ratio = figure.ratio.map(|ratio| format!(": ours is {ratio:.2} of it"));
+            let ratio = ratio.unwrap_or_default();
+            println!("{value:>12.1} {:<8} {peer}{ratio}", figure.unit);
         }
     }
     println!("written to target/bench/{name}.json");
