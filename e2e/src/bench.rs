@@ -24,6 +24,7 @@ mod wire;
 use std::fmt::Display;
 
 pub use figure::Figure;
+pub use onnx::direct::{CallOptions, call as call_onnx};
 
 use crate::product::{Error, Result};
 

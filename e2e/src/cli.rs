@@ -72,6 +72,9 @@ enum Action {
     /// Send the requests of a file to a Service and print every reply as a line of JSON.
     #[command(hide = true)]
     Ask(AskOptions),
+    /// Call ONNX Runtime directly and print how long that takes: the peer of a figure.
+    #[command(hide = true)]
+    CallOnnx(bench::CallOptions),
     /// Carry connections from loopback into a network namespace.
     #[command(hide = true)]
     Forward {
@@ -105,6 +108,7 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
         }
         Action::Bench { name, .. } => bench::run(name.as_deref()).await,
         Action::Soak => bench::soak().await,
+        Action::CallOnnx(options) => bench::call_onnx(&options),
         Action::Stream(options) => stream(options).await,
         Action::Ask(options) => ask(options).await,
         Action::Images => pack_images(),
@@ -118,6 +122,7 @@ async fn manage(action: Action) -> Result<()> {
         | Action::Images
         | Action::Bench { .. }
         | Action::Soak
+        | Action::CallOnnx(_)
         | Action::Stream(_)
         | Action::Ask(_) => Ok(()),
         Action::Up { cluster, nodes, port } => up(cluster.name, nodes, port).await,
