@@ -81,6 +81,8 @@ fn start_error(source: io::Error) -> ChildError {
 fn start(job: &Job<'_>) -> Result<Child, ChildError> {
     let program = std::env::current_exe().map_err(start_error)?;
     let mut command = Command::new(program);
+    // ONNX Runtime's library would else open a database of its own for telemetry: nothing leaves this machine.
+    command.env("ORT_DISABLE_TELEMETRY", "1");
     command.args(["model", "probe", "--file", job.file]);
     for (name, value) in [
         ("--seconds", job.seconds),

@@ -71,9 +71,12 @@ pub fn product(progress: &Progress) -> Result<ProductImages> {
     Ok(ProductImages {
         operator: pack("operator", &plain, &[])?,
         device_plugin: pack("device-plugin", &plain, &[])?,
-        runtime: pack("runtime", &with_litert, &[litert::ENV])?,
+        runtime: pack("runtime", &with_litert, &[litert::ENV, NO_TELEMETRY])?,
     })
 }
+
+/// Libraries of ONNX Runtime since 1.29 tell their makers of models unless this is set; a runtime's data stays local.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY=1";
 
 /// Packs the sandbox image: one static program that waits.
 pub(crate) fn sandbox(pause: &Path) -> Result<Packed> {
