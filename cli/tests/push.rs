@@ -6,8 +6,8 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use support::{folder, matrix_graph, model, onnx, sum_graph, text};
 
 /// A registry process; it ends with this value.
@@ -50,6 +50,11 @@ impl Drop for Registry {
     }
 }
 
+fn push_to(target: &str, dir: &Path, file: &Path) -> Output {
+    let (dir, file) = (dir.to_str().unwrap(), file.to_str().unwrap());
+    model(&["pack", dir, "-o", file, "--push", target])
+}
+
 #[test]
 #[ignore = "needs the registry: make e2e"]
 fn an_image_is_pushed_and_can_be_had_by_its_digest() {
@@ -62,15 +67,7 @@ fn an_image_is_pushed_and_can_be_had_by_its_digest() {
     let file = tmp.path().join("image.tar");
     let target = format!("{}/models/gate", registry.address);
     let push = || {
-        let args = [
-            "pack",
-            dir.to_str().unwrap(),
-            "-o",
-            file.to_str().unwrap(),
-            "--push",
-            &target,
-        ];
-        let output = model(&args);
+        let output = push_to(&target, &dir, &file);
         assert!(output.status.success(), "{}", text(&output.stderr));
         (text(&output.stdout), text(&output.stderr))
     };
@@ -109,15 +106,7 @@ fn a_registry_that_is_not_there_is_named_and_the_image_is_kept() {
         .unwrap()
         .port();
     let target = format!("127.0.0.1:{port}/gate");
-    let args = [
-        "pack",
-        dir.to_str().unwrap(),
-        "-o",
-        file.to_str().unwrap(),
-        "--push",
-        &target,
-    ];
-    let output = model(&args);
+    let output = push_to(&target, &dir, &file);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains(&target) && said.contains("cannot"), "{said}");

@@ -191,14 +191,7 @@ fn decode(content: &[u8]) -> Result<Saved, StateError> {
 }
 
 fn hash_line(json: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut line = String::with_capacity(65);
-    for byte in Sha256::digest(json) {
-        // Writing to a string cannot fail.
-        let _ = write!(line, "{byte:02x}");
-    }
-    line.push('\n');
-    line
+    hex::encode(Sha256::digest(json)) + "\n"
 }
 
 #[cfg(test)]

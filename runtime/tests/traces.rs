@@ -15,6 +15,8 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use perwatt_oip::grpc::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use serde_json::json;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -60,6 +62,17 @@ fn is_text(attributes: &[KeyValue], key: &str, text: &str) -> bool {
     value(attributes, key) == Some(Value::StringValue(text.into()))
 }
 
+/// A receiver of traces, and the command of a runtime that sends it its own.
+async fn traced(dir: &Path) -> (Receiver, Command) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let receiver = Receiver::default();
+    receiver.serve(listener);
+    let mut command = command(&tiny_folder(dir));
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
+    (receiver, command)
+}
+
 async fn infer(runtime: &Runtime, traceparent: &str) -> u16 {
     let client = reqwest::Client::new();
     let body = request([193_847.25; 4], json!({"sequence_id": "a-marker"})).to_string();
@@ -72,13 +85,8 @@ async fn infer(runtime: &Runtime, traceparent: &str) -> u16 {
 
 #[tokio::test]
 async fn a_request_is_a_span_in_its_callers_trace() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let receiver = Receiver::default();
-    receiver.serve(listener);
     let tmp = tempfile::tempdir().unwrap();
-    let mut command = command(&tiny_folder(tmp.path()));
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
+    let (receiver, mut command) = traced(tmp.path()).await;
     command
         .env("OTEL_SERVICE_NAME", "gate")
         .args(["--drain-milliseconds", "1"]);
@@ -139,13 +147,8 @@ async fn a_request_is_a_span_in_its_callers_trace() {
 
 #[tokio::test]
 async fn over_grpc_the_trace_comes_as_metadata_and_a_streams_holds_for_its_requests() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let receiver = Receiver::default();
-    receiver.serve(listener);
     let tmp = tempfile::tempdir().unwrap();
-    let mut command = command(&tiny_folder(tmp.path()));
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"));
+    let (receiver, mut command) = traced(tmp.path()).await;
     command.args(["--drain-milliseconds", "1"]);
     let mut runtime = Runtime::start(command).await;
     let mut client = GrpcInferenceServiceClient::connect(runtime.grpc.clone())

@@ -26,10 +26,7 @@ pub fn folder() -> Result<tempfile::TempDir> {
 
 fn write(folder: &Path) -> Result<()> {
     let file = onnx();
-    let hash: String = Sha256::digest(&file)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = hex::encode(Sha256::digest(&file));
     let tensor = |name: &str| format!("[{{name: {name}, datatype: FP32, shape: [1, {FLOATS}]}}]");
     let yaml = format!(
         "schema: 1\nname: {NAME}\nversion: '1'\ninputs: {}\noutputs: {}\n\

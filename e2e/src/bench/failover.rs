@@ -18,10 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::figure::{Figure, RUNS, median};
+use super::server::free_port;
 use super::{echo, failed};
 use crate::product::Result;
 use crate::progress::Progress;
-use actors::{Process, Proxy, free_port};
+use actors::{Process, Proxy};
 use sender::Sender;
 use tally::{Moments, Tally, upper_bound};
 
@@ -158,7 +159,7 @@ fn describe(fault: Fault, tallies: &[Tally]) -> Vec<Figure> {
 
 /// One run with new processes.
 async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
-    let hub_address = free_port().await?;
+    let hub_address = free_port()?;
     let mut hub = Process::start(folder, hub_address, None).await?;
     let proxy = Proxy::start(hub_address).await?;
     // Only what makes the server slow stands between it and the runtime.
@@ -173,7 +174,7 @@ async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
             {"name": sender::FALLBACK, "artifact": "echo.onnx"},
         ],
     });
-    let address = free_port().await?;
+    let address = free_port()?;
     let _runtime = Process::start(folder, address, Some(&config)).await?;
     let sender = Sender::new(address)?;
 

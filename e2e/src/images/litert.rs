@@ -26,8 +26,7 @@ pub(super) fn folder(progress: &Progress) -> Result<PathBuf> {
         let file = fetched.join(NAME);
         failed(format!("{}: {error}; `make model` fetches it", file.display()))
     })?;
-    let digest = Sha256::digest(&library);
-    let short: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex::encode(&Sha256::digest(&library)[..6]);
     let parent = cache().join("base");
     let done = parent.join(format!("litert-{RECIPE}-{short}"));
     if done.is_dir() {

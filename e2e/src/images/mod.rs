@@ -190,12 +190,7 @@ fn key(binary: &Path, words: &[&str]) -> io::Result<String> {
         }
         hash.update(&buffer[..count]);
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hex::encode(&hash.finalize()[..8]))
 }
 
 /// Puts the program into the layer, without debug information where `strip` is

@@ -81,13 +81,6 @@ impl Drop for Process {
     }
 }
 
-/// A port that is free now; the runtime takes it a moment later.
-pub async fn free_port() -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await;
-    let address = listener.and_then(|listener| listener.local_addr());
-    address.map_err(|error| failed("a free port", error))
-}
-
 /// Stands before a server, and makes it slow; accepts no more once this value is gone.
 pub struct Proxy {
     /// Where it listens.
