@@ -214,7 +214,7 @@ impl Engine {
             if left.is_zero() {
                 return Err(self.late(query, &misses));
             }
-            let share = self.share(index, left, place + 1 == candidates.len());
+            let share = self.share(index, left, query, place + 1 == candidates.len());
             let moved = memory.variant.is_some_and(|before| before != index);
             let start = moved.then(|| memory.begun_anew(self.fresh()));
             let held = if moved { None } else { memory.hold_run() };

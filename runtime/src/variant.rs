@@ -92,6 +92,7 @@ pub struct Variant {
     /// Held open: a device that is in use must not look free.
     _node: Option<File>,
     typical_nanoseconds: AtomicU64,
+    slowest_nanoseconds: AtomicU64,
 }
 
 /// Who does the work.
@@ -194,6 +195,7 @@ impl Variant {
             runner,
             _node: node,
             typical_nanoseconds: AtomicU64::new(0),
+            slowest_nanoseconds: AtomicU64::new(0),
         }
     }
 
@@ -291,6 +293,20 @@ impl Variant {
             old - old / 8 + sample / 8
         };
         self.typical_nanoseconds.store(new, Ordering::Relaxed);
+    }
+
+    /// Notes how long an answer was waited for, from asking on.
+    pub fn record_wait(&self, waited: Duration) {
+        let sample = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        let old = self.slowest_nanoseconds.load(Ordering::Relaxed);
+        // It fades, so that one bad moment does not hold for ever.
+        self.slowest_nanoseconds
+            .store(sample.max(old - old / 64), Ordering::Relaxed);
+    }
+
+    /// The longest that an answer was waited for of late.
+    pub fn slowest(&self) -> Duration {
+        Duration::from_nanos(self.slowest_nanoseconds.load(Ordering::Relaxed))
     }
 
     /// How long a call usually takes.

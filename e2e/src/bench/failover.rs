@@ -62,10 +62,18 @@ enum Fault {
     Hung,
     /// Its bytes come late.
     Slow,
+    /// The runtime itself gets SIGKILL, and is started again at once, as a kubelet does.
+    RuntimeKilled,
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [Self::None, Self::Killed, Self::Hung, Self::Slow];
+    const ALL: [Self; 5] = [
+        Self::None,
+        Self::Killed,
+        Self::Hung,
+        Self::Slow,
+        Self::RuntimeKilled,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -73,6 +81,7 @@ impl Fault {
             Self::Killed => "server killed",
             Self::Hung => "server hung",
             Self::Slow => "server made slow",
+            Self::RuntimeKilled => "runtime killed",
         }
     }
 }
@@ -144,6 +153,18 @@ fn describe(fault: Fault, tallies: &[Tally]) -> Vec<Figure> {
         let what = "fault to the first answer of the fallback";
         figures.push(figure(what, median(found), "ms"));
     }
+    if fault == Fault::RuntimeKilled {
+        figures.push(figure(
+            "requests in flight in the killed process (counted apart)",
+            sum(|tally| tally.in_flight) as f64,
+            "requests",
+        ));
+        figures.push(figure(
+            "requests that found no process (counted apart)",
+            sum(|tally| tally.refused) as f64,
+            "requests",
+        ));
+    }
     figures.push(figure(
         "answered by the fallback, from the fault to its end",
         middle(|tally| tally.during.fallback_percent()),
@@ -165,7 +186,7 @@ async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
     // Only what makes the server slow stands between it and the runtime.
     let asked = match fault {
         Fault::Slow => proxy.address,
-        Fault::None | Fault::Killed | Fault::Hung => hub_address,
+        Fault::None | Fault::Killed | Fault::Hung | Fault::RuntimeKilled => hub_address,
     };
     let config = json!({
         "workload": "bench", "node": "bench", "revision": "bench",
@@ -175,7 +196,7 @@ async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
         ],
     });
     let address = free_port()?;
-    let _runtime = Process::start(folder, address, Some(&config)).await?;
+    let mut runtime = Process::start(folder, address, Some(&config)).await?;
     let sender = Sender::new(address)?;
 
     let moments = Moments::of(requests, INTERVAL);
@@ -186,14 +207,20 @@ async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
         sleep_until(began + due).await;
         if due == moments.fault {
             begin(fault, &hub, &proxy)?;
+            if fault == Fault::RuntimeKilled {
+                runtime.start_again(folder, address, Some(&config))?;
+            }
         }
         if due == moments.end {
             end(fault, &mut hub, &proxy, (folder, hub_address))?;
         }
         let sender = sender.clone();
         answers.spawn(async move {
-            let answer = sender.ask().await;
-            (due, began.elapsed(), answer)
+            let asked = match fault {
+                Fault::RuntimeKilled => sender.ask_until_answered().await,
+                _ => sender.ask().await.into(),
+            };
+            (due, began.elapsed(), asked)
         });
     }
     let mut tally = Tally::new(moments)?;
@@ -206,7 +233,7 @@ async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
 
 fn begin(fault: Fault, hub: &Process, proxy: &Proxy) -> Result<()> {
     match fault {
-        Fault::None => Ok(()),
+        Fault::None | Fault::RuntimeKilled => Ok(()),
         Fault::Killed => hub.signal(Signal::KILL),
         Fault::Hung => hub.signal(Signal::STOP),
         Fault::Slow => {
@@ -223,7 +250,7 @@ fn end(
     (folder, address): (&Path, std::net::SocketAddr),
 ) -> Result<()> {
     match fault {
-        Fault::None => Ok(()),
+        Fault::None | Fault::RuntimeKilled => Ok(()),
         // It takes a while to start, and requests go on meanwhile: nobody here waits for it.
         Fault::Killed => {
             *hub = Process::spawn(folder, address, None)?;

@@ -1,6 +1,7 @@
 //! The product on a cluster: installed by Helm, with the demo's model, and
 //! traffic through it. What the demo and the end-to-end tests share.
 
+pub mod grpc;
 pub mod install;
 pub mod samples;
 pub mod speech;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::traffic::{AskOptions, Reply, Traffic, service_url};
+use super::traffic::{AskOptions, Reply, Traffic, service_address};
 use super::{Error, Example, Result};
 use crate::cluster::Cluster;
 use crate::project;
@@ -88,11 +88,23 @@ pub fn wake_word() -> Result<Samples> {
 }
 
 impl Samples {
-    /// Sends every request from a node to the example's Service.
+    /// Sends every request from a node to the example's Service, over REST.
     ///
     /// # Errors
     /// When there is no Service, or the client fails.
     pub async fn send(&self, cluster: &Cluster, node: &str) -> Result<Heard> {
+        self.send_over("http", 8080, cluster, node).await
+    }
+
+    /// The same over gRPC.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_by_grpc(&self, cluster: &Cluster, node: &str) -> Result<Heard> {
+        self.send_over("grpc", 8081, cluster, node).await
+    }
+
+    async fn send_over(&self, scheme: &str, port: u16, cluster: &Cluster, node: &str) -> Result<Heard> {
         let failed = |error: std::io::Error| Error::Client(error.to_string());
         let folder = tempfile::tempdir().map_err(failed)?;
         let requests = folder.path().join("requests.jsonl");
@@ -100,7 +112,10 @@ impl Samples {
         std::fs::write(&requests, lines.join("\n")).map_err(failed)?;
         let (namespace, name) = self.example.workload();
         let options = AskOptions {
-            url: service_url(cluster, namespace, name).await?,
+            url: format!(
+                "{scheme}://{}:{port}",
+                service_address(cluster, namespace, name).await?
+            ),
             model: name.to_owned(),
             requests,
         };

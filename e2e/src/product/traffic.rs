@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::{Error, Result, speech};
+use super::{Error, Result, grpc, speech};
 use crate::cluster::{Cluster, Node};
 use crate::programs;
 use crate::wait::until;
@@ -62,7 +62,7 @@ impl Reply {
 /// What the client asks of a model that hears no speech.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AskOptions {
-    /// Address of the Open Inference Protocol, such as http://10.96.0.7:8080.
+    /// Address of the Open Inference Protocol, such as http://10.96.0.7:8080 or grpc://10.96.0.7:8081.
     #[arg(long)]
     pub url: String,
     /// Name of the model.
@@ -177,25 +177,10 @@ async fn run_sequence(
 
 async fn request(client: &reqwest::Client, url: &str, model: &str, body: &Value) -> Reply {
     let began = std::time::Instant::now();
-    let url = format!("{url}/v2/models/{model}/infer");
-    let answer = async {
-        let response = client
-            .post(url)
-            .json(body)
-            .send()
-            .await
-            .map_err(|error| chain(&error))?;
-        let status = response.status();
-        let text = response.text().await.map_err(|error| chain(&error))?;
-        if status.is_success() {
-            Ok(text)
-        } else {
-            Err(format!("{status}: {text}"))
-        }
+    let answer = match url.strip_prefix("grpc://") {
+        Some(authority) => grpc::infer(authority, model, body, REQUEST_DEADLINE).await,
+        None => infer(client, url, model, body).await,
     };
-    let answer = answer
-        .await
-        .and_then(|text| serde_json::from_str::<Value>(&text).map_err(|error| error.to_string()));
     let microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let reply = Reply {
         at: now(),
@@ -213,6 +198,22 @@ async fn request(client: &reqwest::Client, url: &str, model: &str, body: &Value)
             ..reply
         },
     }
+}
+
+async fn infer(
+    client: &reqwest::Client,
+    url: &str,
+    model: &str,
+    body: &Value,
+) -> std::result::Result<Value, String> {
+    let request = client.post(format!("{url}/v2/models/{model}/infer")).json(body);
+    let response = request.send().await.map_err(|error| chain(&error))?;
+    let status = response.status();
+    let text = response.text().await.map_err(|error| chain(&error))?;
+    if !status.is_success() {
+        return Err(format!("{status}: {text}"));
+    }
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// An error with its causes: "error sending request" alone tells nothing.
@@ -372,11 +373,20 @@ impl Traffic {
 /// # Errors
 /// When there is no such Service.
 pub async fn service_url(cluster: &Cluster, namespace: &str, name: &str) -> Result<String> {
+    let address = service_address(cluster, namespace, name).await?;
+    Ok(format!("http://{address}:8080"))
+}
+
+/// Cluster address of a Service.
+///
+/// # Errors
+/// When there is none.
+pub async fn service_address(cluster: &Cluster, namespace: &str, name: &str) -> Result<String> {
     let path = "jsonpath={.spec.clusterIP}";
     let address = cluster
         .kubectl(&["-n", namespace, "get", "service", name, "-o", path])
         .await?;
-    Ok(format!("http://{}:8080", address.trim()))
+    Ok(address.trim().to_owned())
 }
 
 /// What happened to the requests.

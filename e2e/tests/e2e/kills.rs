@@ -209,9 +209,17 @@ pub async fn runtime(world: &World<'_>) {
         .expect("an answer");
     let pods = world.pods(WORKLOAD.0, WORKLOAD.1).await;
     let pod = pods.first().expect("a pod");
+    let name = pod.name_any();
+    let epoch = epoch(world, &name).await;
+    let killed = now();
     kill("perwatt-runtime", &pod.uid().expect("a uid"));
-    restarted(world, WORKLOAD.0, &pod.name_any()).await;
+    restarted(world, WORKLOAD.0, &name).await;
     let restarted = now();
+    assert_eq!(
+        self::epoch(world, &name).await,
+        epoch,
+        "the evidence outlived the container"
+    );
     let ready = |status: &perwatt_crds::InferenceWorkloadStatus| settled(status, "npu");
     traffic
         .wait_for("an answer after the kill", restarted, |reply| {
@@ -220,12 +228,26 @@ pub async fn runtime(world: &World<'_>) {
         .await
         .expect("an answer");
     world.status("served again", WORKLOAD, ready).await;
-    traffic.stop().await.expect("the client ends");
+    let replies = traffic.stop().await.expect("the client ends");
+    let (early, late): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.at < killed);
+    let early = tally(&early);
+    assert_eq!(early.failures, 0, "{:?}", early.first_error);
+    let lost = tally(&late).failures;
+    println!("{lost} requests were in flight in the killed process, or found none listening");
     assert_eq!(
         world.pods(WORKLOAD.0, WORKLOAD.1).await.len(),
         1,
         "nothing is doubled"
     );
+}
+
+/// The epoch of a pod's evidence: another one would mean that its counts began anew.
+async fn epoch(world: &World<'_>, pod: &str) -> String {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}:9090/proxy/evidence", WORKLOAD.0);
+    let text = world.kubectl(&format!("get --raw {path}")).await;
+    let read: serde_json::Value = serde_json::from_str(&text).expect("evidence is JSON");
+    assert_eq!(read["epochReason"], "FirstStart", "it is kept: {text}");
+    read["epoch"].as_str().expect("an epoch").to_owned()
 }
 
 /// The garbage collector takes pods and Service; the device is free again.

@@ -282,6 +282,11 @@ pub async fn more_silicon(world: &World<'_>) {
             assert_eq!((reply.text("variant"), reply.text("device")), (variant, device));
             assert!(!reply.flag("degraded") && !reply.flag("sequence_restarted"));
         }
+        let by_grpc = samples.send_by_grpc(world.cluster, demo::GPU_NODE).await;
+        let by_grpc = by_grpc.expect("it answers over gRPC");
+        let counted = tally(&by_grpc.replies);
+        assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
+        assert_eq!(by_grpc.right, heard.right, "both protocols give the same answers");
         world.remove(namespace, name).await;
         world
             .kubectl(&format!("delete namespace/{namespace} --wait=false"))

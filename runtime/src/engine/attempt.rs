@@ -18,10 +18,15 @@ use tokio::sync::oneshot;
 const USUAL_TIMES: u32 = 8;
 const LEAST_SHARE: Duration = Duration::from_millis(5);
 
-/// A variant with others behind it is given up after this many times its usual time, but not before
-/// [`LEAST_PATIENCE`]: a device that hangs costs its clients that much, not half of their deadline.
+/// A variant with others behind it is given up after this many times its usual time, or this many times the longest
+/// that it took of late: a device that hangs costs its clients that much, not half of their deadline. On a machine
+/// that stalls now and then, the second is what keeps the first variant.
 const PATIENCE_TIMES: u32 = 20;
-const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+const SLOWEST_TIMES: u32 = 4;
+/// Not before this time, however quick it is.
+const LEAST_PATIENCE: Duration = Duration::from_millis(80);
+/// And in a sequence not before this: to move is to lose what the sequence remembers.
+const LEAST_PATIENCE_IN_SEQUENCE: Duration = Duration::from_millis(250);
 
 /// One variant that was tried for a request in vain.
 pub(super) struct Miss {
@@ -65,15 +70,18 @@ pub(super) type Why = (Reason, String, bool);
 impl Engine {
     /// How long a variant may take. The last one may take all that is left; the others leave half
     /// to those behind, and are given up sooner where they usually answer much sooner.
-    pub(super) fn share(&self, index: usize, left: Duration, is_last: bool) -> Duration {
+    pub(super) fn share(&self, index: usize, left: Duration, query: &Query, is_last: bool) -> Duration {
         if is_last {
             return left;
         }
-        let variant = self.variant(index);
-        let patience = variant
-            .map_or(Duration::ZERO, |v| v.typical() * PATIENCE_TIMES)
-            .max(LEAST_PATIENCE);
-        patience.min(left / 2)
+        let least = match query.sequence {
+            Some(_) => LEAST_PATIENCE_IN_SEQUENCE,
+            None => LEAST_PATIENCE,
+        };
+        let usual = self.variant(index).map_or(Duration::ZERO, |variant| {
+            (variant.typical() * PATIENCE_TIMES).max(variant.slowest() * SLOWEST_TIMES)
+        });
+        usual.max(least).min(left / 2)
     }
 
     /// What a variant is asked: a model file gets what a sequence remembers, a server that remembers
@@ -195,6 +203,7 @@ impl Engine {
                     outputs.extend(self.fresh().states);
                 }
                 variant.record(call.took);
+                variant.record_wait(began.elapsed());
                 if call.leads {
                     self.metrics.count_batch(self.name(index), call.together);
                 }

@@ -66,6 +66,14 @@ impl Process {
         Ok(Self(child))
     }
 
+    /// Kills it, and starts another in its place.
+    pub fn start_again(&mut self, folder: &Path, rest: SocketAddr, config: Option<&Value>) -> Result<()> {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        *self = Self::spawn(folder, rest, config)?;
+        Ok(())
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);

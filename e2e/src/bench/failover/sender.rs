@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Response};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::bench::{echo, failed};
 use crate::product::Result;
@@ -16,6 +17,8 @@ pub const FALLBACK: &str = "fallback";
 const LENGTH: &str = "inference-header-content-length";
 /// A request without an answer by then has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a client that retries waits.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,21 @@ pub enum Answer {
         /// Whether the answer is flagged as degraded.
         says_so: bool,
     },
+}
+
+/// An answer, and whether it took more than one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// The last one's.
+    pub answer: Answer,
+    /// The first one got none.
+    pub again: bool,
+}
+
+impl From<Answer> for Asked {
+    fn from(answer: Answer) -> Self {
+        Self { answer, again: false }
+    }
 }
 
 /// Sends inference requests, each over a connection that is free or new.
@@ -51,6 +69,20 @@ impl Sender {
             json_length: json.len(),
             body: [json.as_bytes(), &tensors].concat().into(),
         })
+    }
+
+    /// Sends a request as a client that retries does.
+    pub async fn ask_until_answered(&self) -> Asked {
+        let until = Instant::now() + PATIENCE;
+        let mut asked = Asked::from(self.ask().await);
+        while asked.answer == Answer::None && Instant::now() < until {
+            sleep(RETRY).await;
+            asked = Asked {
+                answer: self.ask().await,
+                again: true,
+            };
+        }
+        asked
     }
 
     /// Sends a request and waits for its answer.

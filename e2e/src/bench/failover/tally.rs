@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::sender::Answer;
+use super::sender::{Answer, Asked};
 use crate::bench::failed;
 use crate::product::Result;
 
@@ -83,6 +83,10 @@ pub struct Tally {
     pub failed: u64,
     /// Answers of the fallback that do not say that they are degraded.
     pub silent: u64,
+    /// Requests under way when the fault came, whose first try got no answer.
+    pub in_flight: u64,
+    /// Later ones whose first try got none.
+    pub refused: u64,
     /// From the fault to the first answer that the fallback gave after it.
     pub found_milliseconds: Option<f64>,
     /// Requests that met no fault yet.
@@ -100,6 +104,8 @@ impl Tally {
             sent: 0,
             failed: 0,
             silent: 0,
+            in_flight: 0,
+            refused: 0,
             found_milliseconds: None,
             before: Requests::new()?,
             during: Requests::new()?,
@@ -108,7 +114,12 @@ impl Tally {
     }
 
     /// A request that was due and answered at these times from the first request on.
-    pub fn add(&mut self, due: Duration, answered: Duration, answer: Answer) {
+    pub fn add(&mut self, due: Duration, answered: Duration, asked: impl Into<Asked>) {
+        let Asked { answer, again } = asked.into();
+        match due < self.moments.fault {
+            true => self.in_flight += u64::from(again),
+            false => self.refused += u64::from(again),
+        }
         let requests = match self.moments.part(due, answered) {
             Part::Before => &mut self.before,
             Part::During => &mut self.during,
@@ -237,5 +248,19 @@ mod tests {
         assert!((tally.slowest_milliseconds() - 100.0).abs() < 0.1);
         assert!((tally.during.fallback_percent() - 200.0 / 3.0).abs() < 1e-9);
         assert!((tally.extra_percent() - 100.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_was_in_flight_is_told_from_who_came_later() {
+        let mut tally = Tally::new(Moments::of(9, 10 * MS)).expect("a tally");
+        let again = Asked {
+            answer: Answer::Server,
+            again: true,
+        };
+        tally.add(10 * MS, 12 * MS, Answer::Server);
+        tally.add(20 * MS, 300 * MS, again);
+        tally.add(30 * MS, 300 * MS, again);
+        tally.add(40 * MS, 300 * MS, again);
+        assert_eq!((tally.in_flight, tally.refused, tally.failed), (1, 2, 0));
     }
 }
