@@ -56,7 +56,7 @@ lint: tools
 	@tools/step "licences, bans and sources" tools/deny --log-level error check bans licenses sources
 
 .PHONY: unit
-unit: model test-data
+unit: model test-data peers
 	@tools/step "unit and property tests" cargo test --locked --workspace
 
 .PHONY: clients

@@ -2,14 +2,16 @@
 //! plan fixes, so that a repeat is refused and never doubled, and deleted with preconditions;
 //! everything else by server-side apply with one field manager.
 
-use crate::build::{pod::build_pod, service::build_service};
+pub mod children;
+
+use crate::build::pod::build_pod;
 use crate::observe::pod::is_ready;
 use crate::observe::snapshot::Snapshot;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
-use perwatt_crds::{InferenceWorkload, names};
+use perwatt_crds::names;
 use perwatt_planner::outcome::{Change, PodDelete, PodPlan};
 use serde_json::Value;
 
@@ -193,35 +195,6 @@ async fn require_serving(
     } else {
         Err(refuse("the Service does not list it"))
     }
-}
-
-/// Applies the Service of a workload where it is not as it should be.
-///
-/// # Errors
-/// When the API server refused or did not answer.
-pub async fn apply_service(
-    client: &Client,
-    workload: &InferenceWorkload,
-    observed: Option<&Service>,
-) -> Result<Applied, ApplyError> {
-    let wanted = build_service(workload);
-    if observed.is_some_and(|observed| covers(&json(observed), &json(&wanted))) {
-        return Ok(Applied::Already);
-    }
-    let name = wanted.name_any();
-    let api: Api<Service> = Api::namespaced(client.clone(), &workload.namespace().unwrap_or_default());
-    let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
-    api.patch(&name, &parameters, &Patch::Apply(&wanted))
-        .await
-        .map(|_| Applied::Done)
-        .map_err(|source| ApplyError::Api {
-            action: format!("apply service {name}"),
-            source,
-        })
-}
-
-fn json<T: serde::Serialize>(object: &T) -> Value {
-    serde_json::to_value(object).unwrap_or(Value::Null)
 }
 
 /// Whether every field of `wanted` is in `observed` with the same value; more may be there.

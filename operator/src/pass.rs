@@ -1,5 +1,6 @@
 //! One pass: snapshot, plan, apply, report.
 
+use crate::apply::children::Children;
 use crate::apply::{self, Applied, ApplyError};
 use crate::evidence::Evidence;
 use crate::metrics::{ChangeLabels, Metrics, SlotLabels};
@@ -10,7 +11,6 @@ use crate::settings::Settings;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
 use perwatt_crds::InferenceWorkload;
 use perwatt_planner::outcome::{Change, Plan, SlotPlan};
@@ -78,41 +78,30 @@ impl Pass {
         self.metrics
             .plan_seconds
             .observe(planning.elapsed().as_secs_f64());
-        let services = self.apply_services(&snapshot).await;
+        let children = self.apply_children(&snapshot).await;
         let changes = self.apply_changes(&snapshot, &plan).await;
         let statuses = self.write_statuses(&snapshot, &plan, now).await;
         self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
         let due = plan.wake_at.map_or(NOTHING_DUE, |at| until(at, now));
-        [services, changes, statuses, due]
+        [children, changes, statuses, due]
             .into_iter()
             .min()
             .unwrap_or(NOTHING_DUE)
     }
 
-    async fn apply_services(&self, snapshot: &Snapshot) -> Duration {
-        let wanted = snapshot
+    async fn apply_children(&self, snapshot: &Snapshot) -> Duration {
+        let children = Children::new(&self.client, &self.stores, snapshot, &self.settings.runtime_image);
+        let alive = snapshot
             .workloads
-            .values()
-            .filter(|workload| workload.metadata.deletion_timestamp.is_none());
-        let results = stream::iter(wanted)
-            .map(|workload| async move {
-                let namespace = workload.metadata.namespace.clone().unwrap_or_default();
-                let name = workload.metadata.name.clone().unwrap_or_default();
-                let observed = self
-                    .stores
-                    .services
-                    .get(&ObjectRef::new(&name).within(&namespace));
-                apply::apply_service(&self.client, workload, observed.as_deref()).await
-            })
+            .iter()
+            .filter(|(_, workload)| workload.metadata.deletion_timestamp.is_none());
+        let errors = stream::iter(alive)
+            .map(|(key, workload)| children.apply(key, workload))
             .buffer_unordered(CONCURRENT)
             .collect::<Vec<_>>()
             .await;
-        results
-            .iter()
-            .filter_map(|result| result.as_ref().err())
-            .map(|error| self.retry(error))
-            .min()
-            .unwrap_or(NOTHING_DUE)
+        let waits = errors.iter().flatten().map(|error| self.retry(error));
+        waits.min().unwrap_or(NOTHING_DUE)
     }
 
     async fn apply_changes(&self, snapshot: &Snapshot, plan: &Plan) -> Duration {

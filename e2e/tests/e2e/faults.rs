@@ -85,6 +85,21 @@ pub async fn revision(world: &World<'_>) {
     let counted = tally(&traffic.stop().await.expect("the client ends"));
     assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
     assert!(counted.requests > 100);
+    let old = before.revision.expect("a revision");
+    assert_eq!(history(world).await, [old, revision]);
+}
+
+/// The revisions of the workload, the current one last.
+async fn history(world: &World<'_>) -> Vec<String> {
+    let of = format!("-l perwatt.dev/workload={}", WORKLOAD.1);
+    let hash = "jsonpath={range.items[*]}{.metadata.labels.perwatt\\.dev/revision}{\"\\n\"}{end}";
+    let listed = world
+        .kubectl(&format!(
+            "-n {} get controllerrevisions {of} --sort-by=.revision -o {hash}",
+            WORKLOAD.0
+        ))
+        .await;
+    listed.lines().map(str::to_owned).collect()
 }
 
 const WORKLOAD_OF: &str = "apiVersion: perwatt.dev/v1alpha1

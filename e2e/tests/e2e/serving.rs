@@ -4,6 +4,7 @@ use crate::support::{World, settled};
 use perwatt_e2e::demo::{self, WORKLOAD};
 use perwatt_e2e::product::traffic::tally;
 use perwatt_e2e::product::{Example, samples, speech};
+use perwatt_e2e::wait::{DEADLINE, until};
 
 pub async fn speech(world: &World<'_>) {
     world
@@ -185,6 +186,7 @@ pub async fn scale(world: &World<'_>) {
     world
         .status("three replicas", name, |status| status.summary.ready == "3/3")
         .await;
+    budget(world, "2/1").await;
     world
         .kubectl("-n audio scale inferenceworkload scaled --replicas=1")
         .await;
@@ -194,7 +196,22 @@ pub async fn scale(world: &World<'_>) {
         })
         .await;
     assert_eq!(world.pods(name.0, name.1).await.len(), 1);
+    budget(world, "").await;
     world.remove(name.0, name.1).await;
+}
+
+/// Waits until a drain of the replicas is allowed as `wanted` says: how many must stay, how many may go now.
+async fn budget(world: &World<'_>, wanted: &str) {
+    let counts = "jsonpath={range.items[*]}{.spec.minAvailable}/{.status.disruptionsAllowed}{end}";
+    let of = "-l perwatt.dev/workload=scaled";
+    until("the disruption budget", DEADLINE, || async {
+        let seen = world
+            .kubectl(&format!("-n audio get poddisruptionbudgets {of} -o {counts}"))
+            .await;
+        if seen == wanted { Ok(()) } else { Err(seen) }
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}"));
 }
 
 pub async fn per_node(world: &World<'_>) {

@@ -11,13 +11,6 @@ use std::collections::BTreeMap;
 #[must_use]
 pub fn build_service(workload: &InferenceWorkload) -> Service {
     let name = workload.metadata.name.clone().unwrap_or_default();
-    let labels = BTreeMap::from([
-        (names::LABEL_WORKLOAD.to_owned(), name.clone()),
-        (
-            "app.kubernetes.io/managed-by".to_owned(),
-            names::MANAGED_BY.to_owned(),
-        ),
-    ]);
     let selector = BTreeMap::from([
         (names::LABEL_WORKLOAD.to_owned(), name.clone()),
         (names::LABEL_TRAFFIC.to_owned(), "true".to_owned()),
@@ -29,9 +22,9 @@ pub fn build_service(workload: &InferenceWorkload) -> Service {
     };
     Service {
         metadata: ObjectMeta {
+            labels: Some(super::labels(&name)),
             name: Some(name),
             namespace: workload.metadata.namespace.clone(),
-            labels: Some(labels),
             owner_references: super::owner(workload).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },

@@ -5,7 +5,9 @@ pub mod pod;
 pub mod snapshot;
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
@@ -28,6 +30,10 @@ pub struct Stores {
     pub pods: Store<Pod>,
     /// The services that we made.
     pub services: Store<Service>,
+    /// The disruption budgets that we made.
+    pub budgets: Store<PodDisruptionBudget>,
+    /// The revisions that we made.
+    pub revisions: Store<ControllerRevision>,
     /// All workloads.
     pub workloads: Store<InferenceWorkload>,
     /// All profiles.
@@ -47,13 +53,20 @@ impl Stores {
     /// Starts every watch; `changed` is notified at each change of a store.
     #[must_use]
     pub fn start(client: &Client, changed: &Arc<Notify>) -> Self {
-        let ours =
-            watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={}", names::MANAGED_BY));
+        let ours = || {
+            let label = format!("app.kubernetes.io/managed-by={}", names::MANAGED_BY);
+            watcher::Config::default().labels(&label)
+        };
         let every = watcher::Config::default;
         Self {
             nodes: watch(Api::all(client.clone()), every(), changed, trim_node),
             pods: watch(Api::all(client.clone()), every(), changed, pod::trim),
-            services: watch(Api::all(client.clone()), ours, changed, |_| ()),
+            services: watch(Api::all(client.clone()), ours(), changed, |_| ()),
+            budgets: watch(Api::all(client.clone()), ours(), changed, |_| ()),
+            // What an old revision ran is read where somebody asks for it.
+            revisions: watch(Api::all(client.clone()), ours(), changed, |entry| {
+                entry.data = None
+            }),
             workloads: watch(Api::all(client.clone()), every(), changed, |_| ()),
             profiles: watch(Api::all(client.clone()), every(), changed, |_| ()),
             inventories: watch(Api::all(client.clone()), every(), changed, |_| ()),
@@ -72,6 +85,14 @@ impl Stores {
             .wait_until_ready()
             .await
             .map_err(ended("services"))?;
+        self.budgets
+            .wait_until_ready()
+            .await
+            .map_err(ended("poddisruptionbudgets"))?;
+        self.revisions
+            .wait_until_ready()
+            .await
+            .map_err(ended("controllerrevisions"))?;
         self.workloads
             .wait_until_ready()
             .await

@@ -217,7 +217,8 @@ fn requested(resources: &ResourceRequirements) -> Resources {
 }
 
 /// The vendors' servers of the profiles that a workload may use, by profile.
-fn sidecars<'a>(
+#[must_use]
+pub fn sidecars<'a>(
     spec: &InferenceWorkloadSpec,
     profiles: &'a BTreeMap<String, Arc<HardwareProfile>>,
 ) -> Vec<(&'a str, &'a Sidecar)> {
