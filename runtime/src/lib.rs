@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod inspect;
 pub mod keeper;
 pub mod load;
+pub mod loader;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;

@@ -3,7 +3,8 @@
 use crate::chain::jittered;
 use crate::config::{Config, DeviceAccess, VariantConfig};
 use crate::engine::Engine;
-use crate::variant::{LoadError, Loader, Variant};
+use crate::loader::Loader;
+use crate::variant::{LoadError, Variant};
 use perwatt_model::{Manifest, ModelFolder};
 use std::io;
 use std::sync::Arc;

@@ -112,6 +112,8 @@ impl Pool {
             return false;
         }
         queue.jobs.push_back(Box::new(job));
+        // Before the thread wakes, which would else wait for this very lock.
+        drop(queue);
         self.shared.wake.notify_one();
         true
     }

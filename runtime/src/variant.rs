@@ -1,21 +1,18 @@
 //! A variant that was loaded: its model, its device, its threads, or the server that answers for it.
 
-use crate::backend::batched::Batched;
-use crate::backend::{BackendError, LoadOptions, Model, Settings, Signature, backend};
+use crate::backend::{BackendError, Model, Signature};
 use crate::batch::Batcher;
 use crate::chain::Reason;
-use crate::config::{DeviceAccess, RemoteConfig, VariantConfig};
-use crate::inspect::{Code, Finding, Inspection};
+use crate::config::RemoteConfig;
 use crate::pool::{Hung, Pool};
 use crate::remote::{Remote, RemoteError};
 use crate::sequence::Run;
 use crate::tensor::Tensor;
-use perwatt_model::{Datatype, FileSpec, FolderError, Manifest, ModelFolder};
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use perwatt_model::{Datatype, FolderError, Manifest};
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +22,9 @@ const QUEUE: usize = 256;
 /// A call hangs when it took this long, and this many times what is usual.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
 const HANGS_TIMES: u32 = 50;
+/// A model on the CPU whose calls took no longer of late is run by whoever asks: to hand such a call to a thread
+/// and its answer back costs more than the call.
+const QUICK: Duration = Duration::from_micros(50);
 /// The time that a server elsewhere has for its first inference.
 const FIRST_INFERENCE: Duration = Duration::from_secs(10);
 
@@ -92,6 +92,9 @@ pub struct Variant {
     /// Held open: a device that is in use must not look free.
     _node: Option<File>,
     typical_nanoseconds: AtomicU64,
+    /// Of calls; see [`Variant::is_quick`].
+    longest_nanoseconds: AtomicU64,
+    /// Of waits; see [`Variant::slowest`].
     slowest_nanoseconds: AtomicU64,
 }
 
@@ -195,6 +198,8 @@ impl Variant {
             runner,
             _node: node,
             typical_nanoseconds: AtomicU64::new(0),
+            // Not quick before it was seen to be.
+            longest_nanoseconds: AtomicU64::new(nanoseconds(QUICK * 64)),
             slowest_nanoseconds: AtomicU64::new(0),
         }
     }
@@ -248,10 +253,15 @@ impl Variant {
                 let (server, model) = (batcher.clone(), model.clone());
                 return batcher.wait(ask, || pool.submit(move || server.serve(&*model)));
             }
-            Runner::Threads { model, pool, .. } => (model.clone(), pool),
+            Runner::Threads { model, pool, .. } => (model, pool),
         };
         let (reply, receiver) = tokio::sync::oneshot::channel();
         let came = Instant::now();
+        if self.is_quick() {
+            let sent = reply.send(run(&**model, ask.run.as_ref(), &ask.inputs, came));
+            return sent.is_ok().then_some(receiver);
+        }
+        let model = model.clone();
         let queued = pool.submit(move || {
             if !reply.is_closed() {
                 // Nobody listens any more where this fails: the call was late.
@@ -285,7 +295,7 @@ impl Variant {
 
     /// Notes how long a call took.
     pub fn record(&self, took: Duration) {
-        let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let sample = nanoseconds(took);
         let old = self.typical_nanoseconds.load(Ordering::Relaxed);
         let new = if old == 0 {
             sample
@@ -293,20 +303,22 @@ impl Variant {
             old - old / 8 + sample / 8
         };
         self.typical_nanoseconds.store(new, Ordering::Relaxed);
+        raise(&self.longest_nanoseconds, sample);
     }
 
     /// Notes how long an answer was waited for, from asking on.
     pub fn record_wait(&self, waited: Duration) {
-        let sample = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-        let old = self.slowest_nanoseconds.load(Ordering::Relaxed);
-        // It fades, so that one bad moment does not hold for ever.
-        self.slowest_nanoseconds
-            .store(sample.max(old - old / 64), Ordering::Relaxed);
+        raise(&self.slowest_nanoseconds, nanoseconds(waited));
     }
 
     /// The longest that an answer was waited for of late.
     pub fn slowest(&self) -> Duration {
         Duration::from_nanos(self.slowest_nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// Whether a call may be run by whoever asks. What has a device may hang, and has a thread of its own.
+    fn is_quick(&self) -> bool {
+        self.device.is_none() && self.longest_nanoseconds.load(Ordering::Relaxed) <= nanoseconds(QUICK)
     }
 
     /// How long a call usually takes.
@@ -340,6 +352,16 @@ impl Variant {
             },
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The longest of late: it fades, so that one bad moment does not hold for ever.
+fn raise(longest: &AtomicU64, sample: u64) {
+    let old = longest.load(Ordering::Relaxed);
+    longest.store(sample.max(old - old / 64), Ordering::Relaxed);
 }
 
 /// Asks a server for the first time, and says how long it took.
@@ -380,153 +402,63 @@ pub(crate) fn run(model: &dyn Model, sequence: Option<&Run>, inputs: &[Tensor], 
     Call::new(outputs, start.elapsed(), start.saturating_duration_since(came))
 }
 
-/// Loads variants; two that run the same file in the same way share it in memory.
-pub struct Loader {
-    folder: ModelFolder,
-    signature: Signature,
-    loaded: HashMap<(String, Settings), Arc<dyn Model>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+    use std::thread::{self, ThreadId};
 
-impl Loader {
-    /// A loader for this folder.
-    pub fn new(folder: ModelFolder) -> Self {
-        let signature = Signature::of(folder.manifest());
-        Self {
-            folder,
-            signature,
-            loaded: HashMap::new(),
+    /// Notes where it ran last; takes its time when told to.
+    #[derive(Default)]
+    struct Noting {
+        slow: AtomicBool,
+        ran: Mutex<Option<ThreadId>>,
+    }
+
+    impl Model for Noting {
+        fn infer(&self, _: &[Tensor]) -> Result<Vec<Tensor>, BackendError> {
+            if self.slow.load(Ordering::Relaxed) {
+                thread::sleep(QUICK * 4);
+            }
+            *self.ran.lock().unwrap() = Some(thread::current().id());
+            Ok(Vec::new())
         }
     }
 
-    /// Opens the variant's device, loads its file and runs it once.
-    ///
-    /// # Errors
-    /// With what is wrong with device, file or model.
-    pub fn load(&mut self, spec: &VariantConfig, access: &DeviceAccess) -> Result<Variant, LoadError> {
-        let device = spec
-            .profile
-            .as_deref()
-            .map(|profile| open_device(profile, access))
-            .transpose()?;
-        let (id, node) = device.unzip();
-        let model = self.model(&spec.artifact, &spec.backend)?;
-        let variant = Variant::new(&spec.name, model, id, node).map_err(LoadError::Thread)?;
-        variant.warm(&self.signature)?;
-        Ok(variant)
+    /// Calls it, and tells whether this thread ran the call.
+    async fn ran_here(variant: &Variant, model: &Noting) -> bool {
+        let call = variant.call(Ask::default()).unwrap().await.unwrap();
+        variant.record(call.took);
+        *model.ran.lock().unwrap() == Some(thread::current().id())
     }
 
-    /// Looks into a file without loading it.
-    ///
-    /// # Errors
-    /// When it is not as `model.yaml` says.
-    pub fn inspect(&self, artifact: &str, settings: &Settings) -> Result<Inspection, LoadError> {
-        let (file, content) = self.read(artifact)?;
-        Ok(self.look_into(file, &content, settings))
-    }
-
-    /// Loads a file, or finds it among those that were loaded.
-    ///
-    /// # Errors
-    /// When it is not as `model.yaml` says, or its backend refuses it.
-    pub fn model(&mut self, artifact: &str, settings: &Settings) -> Result<Arc<dyn Model>, LoadError> {
-        let key = (artifact.to_owned(), settings.clone());
-        if let Some(model) = self.loaded.get(&key) {
-            return Ok(model.clone());
+    async fn comes_to_run_here(variant: &Variant, model: &Noting) -> bool {
+        for _ in 0..10_000 {
+            if ran_here(variant, model).await {
+                return true;
+            }
         }
-        let (file, content) = self.read(artifact)?;
-        let options = LoadOptions {
-            own_state: self.folder.manifest().has_own_state(),
-            settings: settings.clone(),
-        };
-        let load = || {
-            if let Some(refusal) = self.look_into(file, &content, settings).refusal() {
-                return Err(BackendError(refusal));
-            }
-            let backend = backend(file.backend, settings)?;
-            let model = backend.load(&content, file, &self.signature, &options)?;
-            let model = check_own_state(model, options.own_state)?;
-            let Some(batching) = file.batching else {
-                return Ok(model);
-            };
-            let batched = Batched::new(model, batching, |size| {
-                backend.load(&content, file, &self.signature.of_batch(size), &options)
-            })?;
-            Ok(Arc::new(batched) as Arc<dyn Model>)
-        };
-        // A hostile file may make a backend panic; that is a refusal like any other.
-        let model = catch_unwind(AssertUnwindSafe(load));
-        let model = model.unwrap_or_else(|_| Err(BackendError("the backend panicked".into())));
-        let path = file.path.below(self.folder.path());
-        let model = model.map_err(|source| LoadError::Backend { path, source })?;
-        self.loaded.insert(key, model.clone());
-        Ok(model)
+        false
     }
 
-    fn read(&self, artifact: &str) -> Result<(&FileSpec, Vec<u8>), LoadError> {
-        let file = self.folder.manifest().file(artifact);
-        let file = file.ok_or_else(|| LoadError::NoFile(artifact.into()))?;
-        Ok((file, self.folder.read_file(file)?))
+    #[tokio::test]
+    async fn a_quick_model_is_run_by_whoever_asks_until_it_is_slow() {
+        let model = Arc::<Noting>::default();
+        let variant = Variant::new("v", model.clone(), None, None).unwrap();
+        assert!(!ran_here(&variant, &model).await, "nothing is known of it yet");
+        assert!(comes_to_run_here(&variant, &model).await);
+        model.slow.store(true, Ordering::Relaxed);
+        ran_here(&variant, &model).await;
+        assert!(!ran_here(&variant, &model).await);
     }
 
-    fn look_into(&self, file: &FileSpec, content: &[u8], settings: &Settings) -> Inspection {
-        // What the settings name and is not there is said when the file is loaded.
-        let look = || match backend(file.backend, settings) {
-            Ok(backend) => backend.inspect(content, file, &self.signature),
-            Err(_) => Inspection::default(),
-        };
-        let look = AssertUnwindSafe(look);
-        catch_unwind(look).unwrap_or_else(|_| {
-            let mut inspection = Inspection::default();
-            inspection.add(Finding::error(
-                Code::Format,
-                "",
-                "the backend panicked while it looked into the file",
-            ));
-            inspection
-        })
+    #[tokio::test]
+    async fn a_device_has_a_thread_of_its_own_however_quick_it_is() {
+        let model = Arc::<Noting>::default();
+        let variant = Variant::new("v", model.clone(), Some("device".into()), None).unwrap();
+        for _ in 0..1_000 {
+            assert!(!ran_here(&variant, &model).await);
+        }
     }
-}
-
-/// A model whose state should lie inside it must have one: else every request of a sequence would be the first.
-fn check_own_state(model: Arc<dyn Model>, own_state: bool) -> Result<Arc<dyn Model>, BackendError> {
-    if own_state && model.begin()?.is_none() {
-        return Err(BackendError(
-            "model.yaml says sequence.ownState, but this file keeps no state: declare sequence.state".into(),
-        ));
-    }
-    Ok(model)
-}
-
-/// The device's id and its node, opened as the variant will use it.
-fn open_device(profile: &str, access: &DeviceAccess) -> Result<(String, File), LoadError> {
-    let missing = |variable| LoadError::NoDevice {
-        profile: profile.to_owned(),
-        variable,
-    };
-    let id = access
-        .id
-        .clone()
-        .ok_or_else(|| missing(perwatt_device_socket::DEVICE_ID_ENV))?;
-    let node = access
-        .node
-        .as_deref()
-        .ok_or_else(|| missing(perwatt_device_socket::DEVICE_NODE_ENV))?;
-    let file = open_node(node).map_err(|source| LoadError::DeviceNode {
-        node: node.to_path_buf(),
-        hint: match source.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "; the container's user must be in the group that owns the node \
-                 (HardwareProfile, deviceNodes[].group)"
-            }
-            io::ErrorKind::NotFound => "; the device is gone, or the agent did not pass its node on",
-            _ => "",
-        },
-        id: id.clone(),
-        source,
-    })?;
-    Ok((id, file))
-}
-
-fn open_node(node: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(node)
 }
