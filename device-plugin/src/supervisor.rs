@@ -2,10 +2,10 @@
 
 use crate::cdi;
 use crate::checkpoint::{Checkpoint, SavedDevice};
-use crate::discovery::{Found, Source};
+use crate::discovery::{Found, Place, Search, Source};
 use crate::files::remove_socket;
-use crate::health::View;
-use crate::known::{Known, resource_name};
+use crate::health::{View, clip};
+use crate::known::{Known, Split, resource_name};
 use crate::kubelet::plugin::{Context, Plugin};
 use crate::kubelet::service::Life;
 use crate::monitor::Monitor;
@@ -47,7 +47,9 @@ pub struct Supervisor {
     devices: BTreeMap<String, Running>,
     plugins: BTreeMap<String, Served>,
     saved: BTreeMap<String, SavedDevice>,
+    places: BTreeMap<String, (String, Place)>,
     refused: Quiet,
+    notes: Quiet,
 }
 
 impl Supervisor {
@@ -62,22 +64,23 @@ impl Supervisor {
             sources,
             devices: BTreeMap::new(),
             plugins: BTreeMap::new(),
+            places: saved
+                .iter()
+                .filter_map(|(id, device)| Some((id.clone(), device.place.clone()?)))
+                .collect(),
             saved,
             refused: Quiet::default(),
+            notes: Quiet::default(),
         }
     }
 
     /// Follows what is known now. `certain` when the API server said it: what nobody asks for
     /// is then removed, leftovers of an earlier agent included.
     pub async fn follow(&mut self, known: &Known, certain: bool) {
-        let (profiles, refused) = known.split_profiles();
-        let refused = refused.join("; ");
-        if refused.is_empty() {
-            self.refused.clear();
-        } else if self.refused.is_news(&refused) {
-            tracing::warn!("{refused}");
-        }
-        let wanted = self.find(&profiles, known);
+        let split = known.split_profiles();
+        tell_news(&mut self.refused, &split.refused);
+        let wanted = self.find(&split, known);
+        let profiles = split.served;
         self.end_unwanted(&wanted).await;
         self.start_devices(&wanted).await;
         self.show_profiles(&profiles, &wanted);
@@ -117,26 +120,40 @@ impl Supervisor {
         futures::future::join_all(plugins).await;
     }
 
-    fn find(
-        &self,
-        profiles: &BTreeMap<&str, &HardwareProfileSpec>,
-        known: &Known,
-    ) -> BTreeMap<String, Wanted> {
-        let mut wanted = BTreeMap::new();
-        for (profile, spec) in profiles {
-            for source in &self.sources {
-                for found in source.find(profile, spec, &known.node) {
-                    wanted.insert(found.id.clone(), (Arc::new(found), source.clone()));
+    /// Every device of every source; the first has an id that two would have.
+    fn find(&mut self, split: &Split<'_>, known: &Known) -> BTreeMap<String, Wanted> {
+        let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+        let mut notes = Vec::new();
+        let search = Search {
+            profiles: split.found(),
+            node: &known.node,
+            before: &self.places,
+        };
+        for source in &self.sources {
+            let discovered = source.find(&search);
+            notes.extend(discovered.notes);
+            for found in discovered.found {
+                let id = found.id.clone();
+                if wanted.contains_key(&id) {
+                    notes.push(format!(
+                        "device {id} of profile {} is not served: another device has that id already; rename the profile",
+                        found.profile
+                    ));
+                    continue;
                 }
+                wanted.insert(id, (Arc::new(found), source.clone()));
             }
         }
+        tell_news(&mut self.notes, &notes);
+        let places = wanted.iter().filter_map(|(id, (found, _))| Some((id.clone(), found.remembered()?)));
+        self.places = places.collect();
         wanted
     }
 
     /// Plugins of profiles without devices end first, so that the kubelet sees one empty list
     /// and not every device going one by one.
     async fn end_unwanted(&mut self, wanted: &BTreeMap<String, Wanted>) {
-        let profiles: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
+        let profiles = registered(wanted);
         let gone: Vec<_> = self
             .plugins
             .keys()
@@ -203,7 +220,10 @@ impl Supervisor {
             true
         });
         shared.set_view(&id, view, Timestamp::now());
-        let socket = socket.or_else(|| self.serve_socket(&id));
+        // No pod gets one that another plugin gives.
+        let socket = socket
+            .filter(|_| !found.external)
+            .or_else(|| (!found.external).then(|| self.serve_socket(&id)).flatten());
         let monitor = tokio::spawn(monitor.run(shared));
         self.devices.insert(
             id,
@@ -244,7 +264,7 @@ impl Supervisor {
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
         wanted: &BTreeMap<String, Wanted>,
     ) {
-        let present: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
+        let present = registered(wanted);
         let served = profiles.iter().filter(|(name, _)| present.contains(**name));
         let served: BTreeMap<_, _> = served
             .map(|(name, spec)| ((*name).to_owned(), Arc::new((*spec).clone())))
@@ -260,7 +280,7 @@ impl Supervisor {
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
         wanted: &BTreeMap<String, Wanted>,
     ) {
-        let present: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
+        let present = registered(wanted);
         for (name, spec) in profiles.iter().filter(|(name, _)| present.contains(**name)) {
             let resource = resource_name(name, spec);
             if let Some(served) = self.plugins.get(*name) {
@@ -275,5 +295,21 @@ impl Supervisor {
             self.plugins
                 .insert((*name).to_owned(), Served { resource, plugin });
         }
+    }
+}
+
+/// Profiles with a device that this agent registers.
+fn registered(wanted: &BTreeMap<String, Wanted>) -> BTreeSet<&str> {
+    let ours = wanted.values().filter(|(found, _)| !found.external);
+    ours.map(|(found, _)| found.profile.as_str()).collect()
+}
+
+/// Says them where they are others than before.
+fn tell_news(quiet: &mut Quiet, sentences: &[String]) {
+    let text = clip(sentences.join("; "), 4096);
+    if text.is_empty() {
+        quiet.clear();
+    } else if quiet.is_news(&text) {
+        tracing::warn!("{text}");
     }
 }
