@@ -235,7 +235,10 @@ mod tests {
         assert_eq!(edits["additionalGids"], json!([44, 105]));
         let nodes: Vec<_> = edits["deviceNodes"].as_array().unwrap().iter().collect();
         assert_eq!(nodes.len(), 2);
-        assert_eq!((&nodes[1]["path"], &nodes[1]["hostPath"]), (&json!("/dev/dri/renderD128"), &json!("/dev/dri/renderD128")));
+        assert_eq!(
+            (&nodes[1]["path"], &nodes[1]["hostPath"]),
+            (&json!("/dev/dri/renderD128"), &json!("/dev/dri/renderD128"))
+        );
         assert_eq!((&nodes[1]["minor"], &nodes[1]["gid"]), (&json!(128), &json!(105)));
     }
 

@@ -53,7 +53,10 @@ pub fn place() -> crate::discovery::Place {
         ids: "1e60:2864".into(),
         driver: Some("chipdrv".into()),
         numa_node: Some(1),
-        nodes: vec![node("/dev/dri/card0", 0, 44), node("/dev/dri/renderD128", 128, 105)],
+        nodes: vec![
+            node("/dev/dri/card0", 0, 44),
+            node("/dev/dri/renderD128", 128, 105),
+        ],
         missing: None,
     }
 }

@@ -57,7 +57,10 @@ fn build_summary(node: &Node) -> InventorySummary {
         .iter()
         .filter_map(|device| device.view.firmware.clone())
         .collect();
-    let profiles: BTreeSet<_> = devices.iter().map(|device| device.found.profile.clone()).collect();
+    let profiles: BTreeSet<_> = devices
+        .iter()
+        .map(|device| device.found.profile.clone())
+        .collect();
     let classes: BTreeSet<_> = devices.iter().map(|device| device.found.class.as_str()).collect();
     let drivers: BTreeSet<_> = devices
         .iter()

@@ -15,12 +15,7 @@ pub struct Paths {
     )]
     pub state: PathBuf,
     /// The tree of the host whose devices are looked for: its sys, proc and etc.
-    #[arg(
-        long = "root",
-        env = "PERWATT_HOST_ROOT",
-        default_value = "/",
-        global = true
-    )]
+    #[arg(long = "root", env = "PERWATT_HOST_ROOT", default_value = "/", global = true)]
     pub host: PathBuf,
     /// The kubelet's device plugin folder.
     #[arg(

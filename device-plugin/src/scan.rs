@@ -113,7 +113,11 @@ pub fn describe(paths: &Paths, known: &Known) -> String {
     }
     section(&mut text, "note", &notes);
     let claims = claim(&search.profiles, search.node, &host.snapshot());
-    section(&mut text, "no profile", &free::describe(&search.profiles, &claims.free));
+    section(
+        &mut text,
+        "no profile",
+        &free::describe(&search.profiles, &claims.free),
+    );
     text
 }
 
@@ -205,7 +209,9 @@ mod tests {
         let paths = Paths::below(Path::new("/nowhere"));
         let text = run(&paths, &[]).unwrap();
         assert!(text.contains("note: cannot read /nowhere/host"), "{text}");
-        let error = run(&paths, &["/nowhere/profile.yaml".into()]).unwrap_err().to_string();
+        let error = run(&paths, &["/nowhere/profile.yaml".into()])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("/nowhere/profile.yaml"), "{error}");
     }
 

@@ -145,7 +145,9 @@ impl Supervisor {
             }
         }
         tell_news(&mut self.notes, &notes);
-        let places = wanted.iter().filter_map(|(id, (found, _))| Some((id.clone(), found.remembered()?)));
+        let places = wanted
+            .iter()
+            .filter_map(|(id, (found, _))| Some((id.clone(), found.remembered()?)));
         self.places = places.collect();
         wanted
     }

@@ -72,7 +72,10 @@ async fn a_device_that_goes_is_lost_and_comes_back_as_itself() {
     let mut list = bench.kubelet.watch_resource("perwatt.dev/chip").await;
     assert_eq!(list.next().await, [owned((id, "Healthy"))]);
     let found = bench.agent.shared.now().devices[id].found.clone();
-    assert_eq!((found.driver.as_deref(), found.numa_node), (Some("chip"), Some(1)));
+    assert_eq!(
+        (found.driver.as_deref(), found.numa_node),
+        (Some("chip"), Some(1))
+    );
     assert_eq!(edits(&bench, "chip", id)["deviceNodes"][0]["path"], "/dev/chip0");
 
     pull(&bench.paths.host, FOLDER, "pci", "235:0");
@@ -87,7 +90,9 @@ async fn a_device_that_goes_is_lost_and_comes_back_as_itself() {
 
     // Neither a restart nor an API server that is away makes it forgotten.
     eventually("the checkpoint has the place", || {
-        fs::read_to_string(bench.paths.checkpoint()).unwrap().contains("0000:01:00.0")
+        fs::read_to_string(bench.paths.checkpoint())
+            .unwrap()
+            .contains("0000:01:00.0")
     })
     .await;
     bench.restart_agent().await;
@@ -124,7 +129,12 @@ async fn a_device_that_loads_its_firmware_is_one_device() {
     let mut list = bench.kubelet.watch_resource("perwatt.dev/stick").await;
     assert_eq!(list.next().await, [owned((id, "Healthy"))]);
     // It comes back on the port's other, faster side.
-    pull(&bench.paths.host, "pci0000:00/0000:00:14.0/usb1/1-3", "usb", "189:3");
+    pull(
+        &bench.paths.host,
+        "pci0000:00/0000:00:14.0/usb1/1-3",
+        "usb",
+        "189:3",
+    );
     stick(2, "18d1:9302", 5, "usb1-port3").build(&bench.paths.host);
     eventually("the device has its new node", || {
         let now = bench.agent.shared.now();
@@ -159,12 +169,18 @@ async fn a_device_of_another_plugin_is_seen_and_never_registered() {
     bench.wait_for_health("gpu-02-00.0", DeviceHealth::Healthy).await;
     // The chip comes later: by its registration one sees that there was none before.
     card(0).build(&bench.paths.host);
-    assert_eq!(bench.kubelet.registration().await.resource_name, "perwatt.dev/chip");
+    assert_eq!(
+        bench.kubelet.registration().await.resource_name,
+        "perwatt.dev/chip"
+    );
     assert!(!bench.paths.plugin_socket("gpu").exists());
     assert!(!bench.paths.socket_dir("gpu-02-00.0").exists());
     assert!(!bench.paths.cdi_spec("gpu").exists());
     bench.kubelet.restart().await;
-    assert_eq!(bench.kubelet.registration().await.resource_name, "perwatt.dev/chip");
+    assert_eq!(
+        bench.kubelet.registration().await.resource_name,
+        "perwatt.dev/chip"
+    );
     bench.end().await;
 }
 
@@ -178,7 +194,10 @@ async fn a_device_whose_driver_is_not_loaded_is_told_so() {
     let mut list = bench.kubelet.watch_resource("perwatt.dev/chip").await;
     assert_eq!(list.next().await, [owned((id, "Unhealthy"))]);
     let message = bench.reason(id).message;
-    assert!(message.contains("no device node of class chips (driver: none)"), "{message}");
+    assert!(
+        message.contains("no device node of class chips (driver: none)"),
+        "{message}"
+    );
     bench.end().await;
 }
 

@@ -59,11 +59,17 @@ fn every_profile_has_a_tree_on_which_it_is_found() {
     for (name, case) in &cases {
         assert!(!case.source.is_empty());
         let found = find(&case.found, &case.labels);
-        assert!(found.iter().all(|found| found.profile == *name), "{name}: {found:?}");
+        assert!(
+            found.iter().all(|found| found.profile == *name),
+            "{name}: {found:?}"
+        );
         let ids: Vec<_> = found.iter().map(|found| found.id.clone()).collect();
         assert_eq!(ids, case.ids, "{name}");
         let nodes = found.iter().filter_map(|found| found.place.as_ref());
-        let nodes: Vec<_> = nodes.flat_map(|place| &place.nodes).map(|node| node.path.clone()).collect();
+        let nodes: Vec<_> = nodes
+            .flat_map(|place| &place.nodes)
+            .map(|node| node.path.clone())
+            .collect();
         assert_eq!(nodes, case.nodes, "{name}");
     }
 }

@@ -62,11 +62,10 @@ pub fn profiles() -> Result<BTreeMap<String, HardwareProfileSpec>, CatalogueErro
 /// # Errors
 /// When the text is no profile.
 pub fn parse(name: &str, text: &str) -> Result<(String, HardwareProfileSpec), CatalogueError> {
-    let profile: HardwareProfile =
-        serde_yaml::from_str(text).map_err(|source| CatalogueError::Manifest {
-            name: name.to_owned(),
-            source,
-        })?;
+    let profile: HardwareProfile = serde_yaml::from_str(text).map_err(|source| CatalogueError::Manifest {
+        name: name.to_owned(),
+        source,
+    })?;
     let own = profile.metadata.name.ok_or_else(|| CatalogueError::Unnamed {
         name: name.to_owned(),
     })?;

@@ -86,7 +86,11 @@ fn lone_nodes(profiles: &BTreeMap<&str, &HardwareProfileSpec>, snapshot: &Snapsh
         .filter_map(|spec| spec.discovery.as_ref())
         .flat_map(|discovery| &discovery.device_nodes)
         .collect();
-    let wanted = |node: &&HostNode| rules.iter().any(|rule| super::rules::path_fits(&rule.path, &node.path));
+    let wanted = |node: &&HostNode| {
+        rules
+            .iter()
+            .any(|rule| super::rules::path_fits(&rule.path, &node.path))
+    };
     snapshot.nodes.iter().filter(wanted).map(lone_node).collect()
 }
 
@@ -165,7 +169,11 @@ mod tests {
         assert!(claims.notes[0].contains("profile a-wide wants it too, by a less specific rule"));
         let claims = owners(&[("c", exact.clone()), ("b", exact)], &node, &one());
         assert_eq!(claims.taken[0].0, "b");
-        assert!(claims.notes[0].contains("the first by name has it"), "{:?}", claims.notes);
+        assert!(
+            claims.notes[0].contains("the first by name has it"),
+            "{:?}",
+            claims.notes
+        );
     }
 
     #[test]
@@ -190,6 +198,10 @@ mod tests {
         let specs = [("chip", spec(json!({"usb": [{"vendor": "18d1"}]})))];
         let claims = owners(&specs, &NodeFacts::default(), &snapshot);
         assert_eq!(claims.taken.len(), DEVICES);
-        assert!(claims.notes.iter().any(|note| note.contains("more than 256")), "{:?}", claims.notes);
+        assert!(
+            claims.notes.iter().any(|note| note.contains("more than 256")),
+            "{:?}",
+            claims.notes
+        );
     }
 }

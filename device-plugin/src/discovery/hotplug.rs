@@ -101,3 +101,27 @@ fn listen(socket: &OwnedFd, told: &Arc<Notify>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By this the kernel sends its message of a device once more.
+    const ASK: &str = "/sys/devices/virtual/mem/null/uevent";
+
+    #[tokio::test]
+    async fn the_kernels_messages_are_heard() {
+        let told = Arc::new(Notify::new());
+        if let Err(error) = hear(&told) {
+            eprintln!("SKIPPED: no uevents here ({error})");
+            return;
+        }
+        if let Err(error) = std::fs::write(ASK, "change") {
+            eprintln!("SKIPPED: {ASK} cannot be written ({error})");
+            return;
+        }
+        tokio::time::timeout(Duration::from_secs(30), told.notified())
+            .await
+            .unwrap();
+    }
+}

@@ -71,7 +71,10 @@ mod tests {
         assert_eq!(one.len(), LONGEST);
         assert_ne!(one, build_id("chip", Bus::Platform, &other));
         let odd = build_id("chip", Bus::Platform, "a b");
-        assert!(odd.starts_with("chip-a-b-") && odd != build_id("chip", Bus::Platform, "a-b"), "{odd}");
+        assert!(
+            odd.starts_with("chip-a-b-") && odd != build_id("chip", Bus::Platform, "a-b"),
+            "{odd}"
+        );
         let pattern = |id: &str| id.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
         assert!(pattern(&build_id(&"p".repeat(50), Bus::Node, "/dev/\u{fffd}/é")));
     }

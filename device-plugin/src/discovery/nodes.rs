@@ -93,7 +93,11 @@ fn own_nodes<'a>(spec: &HardwareProfileSpec, sighting: &'a Sighting) -> Vec<&'a 
 
 fn find<'a>(choice: &DeviceNodeChoice, sighting: &'a Sighting, host: &'a [HostNode]) -> Vec<&'a HostNode> {
     if let Some(class) = &choice.sysfs_class {
-        return sighting.nodes.iter().filter(|node| node.class == *class).collect();
+        return sighting
+            .nodes
+            .iter()
+            .filter(|node| node.class == *class)
+            .collect();
     }
     let Some(path) = &choice.path else {
         return Vec::new();
@@ -157,7 +161,10 @@ mod tests {
         }))
         .unwrap();
         let groups = Groups::parse("root:x:0:\nrender:x:105:alice\ngarbage\nvideo:x:no:\n");
-        let host = [node("/dev/heap", "dma_heap", 1), node("/dev/dri/renderD129", "drm", 129)];
+        let host = [
+            node("/dev/heap", "dma_heap", 1),
+            node("/dev/dri/renderD129", "drm", 129),
+        ];
         let (nodes, missing) = choose(&spec, &gpu(), &host, &groups, 44_210);
         let nodes = nodes.into_iter().map(|node| (node.path, node.group)).collect();
         (nodes, missing)
@@ -169,7 +176,11 @@ mod tests {
         assert_eq!(nodes, [("/dev/dri/renderD128".to_owned(), 105)]);
         assert_eq!(missing, None);
         let (nodes, _) = chosen(json!([{"sysfsClass": "drm", "group": "video"}, {"path": "/dev/heap"}]));
-        let expected = [("/dev/dri/card0", 1000), ("/dev/dri/renderD128", 1000), ("/dev/heap", 1000)];
+        let expected = [
+            ("/dev/dri/card0", 1000),
+            ("/dev/dri/renderD128", 1000),
+            ("/dev/heap", 1000),
+        ];
         assert_eq!(nodes, expected.map(|(path, group)| (path.to_owned(), group)));
     }
 

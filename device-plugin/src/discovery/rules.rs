@@ -50,7 +50,12 @@ pub fn fit(discovery: &Discovery, sighting: &Sighting) -> Option<Fit> {
             fits.extend(discovery.usb.iter().map(|rule| fit_usb(rule, *vendor, *product)));
         }
         Identity::Platform { name, compatible } => {
-            fits.extend(discovery.device_tree.iter().map(|rule| fit_tree(rule, compatible)));
+            fits.extend(
+                discovery
+                    .device_tree
+                    .iter()
+                    .map(|rule| fit_tree(rule, compatible)),
+            );
             fits.extend(
                 discovery
                     .platform
@@ -153,9 +158,12 @@ fn fit_usb(rule: &UsbRule, vendor: u16, product: u16) -> Fit {
     };
     let before = |earlier: &UsbIds| ids(&earlier.vendor, Some(&earlier.product));
     let loaded = ids(&rule.vendor, rule.product.as_ref());
-    rule.before.iter().map(before).fold(loaded, |best, next| {
-        if next.rank() > best.rank() { next } else { best }
-    })
+    rule.before.iter().map(before).fold(
+        loaded,
+        |best, next| {
+            if next.rank() > best.rank() { next } else { best }
+        },
+    )
 }
 
 fn fit_tree(rule: &DeviceTreeRule, compatible: &[String]) -> Fit {
@@ -212,7 +220,10 @@ fn fit_nvml(ids: &PciIds, sighting: &Sighting) -> Fit {
     }
     match sighting.driver.as_deref() {
         Some("nvidia") => Fit::Holds(15),
-        other => fails(10, format!("driver is {} and not nvidia", other.unwrap_or("none"))),
+        other => fails(
+            10,
+            format!("driver is {} and not nvidia", other.unwrap_or("none")),
+        ),
     }
 }
 
@@ -288,7 +299,10 @@ mod tests {
             pci(json!({"vendor": "1e60", "class": "1200"})),
             "class is 0b4000 and not 1200"
         );
-        assert_eq!(pci(json!({"vendor": "8086", "device": "2864"})), "vendor is 1e60 and not 8086");
+        assert_eq!(
+            pci(json!({"vendor": "8086", "device": "2864"})),
+            "vendor is 1e60 and not 8086"
+        );
         // The nearer of two rules is the one to tell of.
         let two = json!({"pci": [{"vendor": "8086", "device": "1"}, {"vendor": "1e60", "device": "45c4"}]});
         assert_eq!(fails_on(two, &chip()), "device is 2864 and not 45c4");
@@ -318,15 +332,23 @@ mod tests {
         let tree = |text: &str| fit(&rules(json!({"deviceTree": [{"compatible": text}]})), &npu);
         assert_eq!(tree("rockchip,rk3588-rknpu"), Some(Fit::Holds(20)));
         assert_eq!(tree("rockchip,rknpu"), Some(Fit::Holds(19)));
-        assert!(matches!(tree("rockchip,rk3568-rknpu"), Some(Fit::Fails { near: 1, .. })));
+        assert!(matches!(
+            tree("rockchip,rk3568-rknpu"),
+            Some(Fit::Fails { near: 1, .. })
+        ));
         let both = json!({"platform": [{"name": "fdab0000.npu", "driver": "RKNPU"}]});
         assert_eq!(fails_on(both, &npu), "driver is hailo and not RKNPU");
         // No node of class accel: such a rule says nothing of it.
         assert_eq!(fit(&rules(json!({"accel": [{"driver": "hailo"}]})), &npu), None);
         let mut gpu = chip();
-        let Identity::Pci(ids) = &mut gpu.identity else { unreachable!() };
+        let Identity::Pci(ids) = &mut gpu.identity else {
+            unreachable!()
+        };
         (ids.vendor, ids.class) = (0x10de, 0x03_0200);
-        assert_eq!(fails_on(json!({"nvml": {}}), &gpu), "driver is hailo and not nvidia");
+        assert_eq!(
+            fails_on(json!({"nvml": {}}), &gpu),
+            "driver is hailo and not nvidia"
+        );
         gpu.driver = Some("nvidia".into());
         assert_eq!(fit(&rules(json!({"nvml": {}})), &gpu), Some(Fit::Holds(15)));
     }

@@ -113,9 +113,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Pci(ids) => write!(formatter, "{:04x}:{:04x}", ids.vendor, ids.device),
             Self::Usb { vendor, product } => write!(formatter, "{vendor:04x}:{product:04x}"),
-            Self::Platform { name, compatible } => {
-                formatter.write_str(compatible.first().unwrap_or(name))
-            }
+            Self::Platform { name, compatible } => formatter.write_str(compatible.first().unwrap_or(name)),
             Self::Node(path) => formatter.write_str(path),
         }
     }

@@ -183,11 +183,7 @@ impl Reader {
             resolved => resolved.map_err(|error| error.to_string())?,
         };
         let uevent = Uevent::read(&folder).map_err(|error| error.to_string())?;
-        let candidate = Candidate {
-            name,
-            folder,
-            uevent,
-        };
+        let candidate = Candidate { name, folder, uevent };
         let Some((address, identity)) = understand(&self.tree, &candidate)? else {
             return Ok(None);
         };
@@ -326,7 +322,10 @@ mod tests {
         for part in ["0000:02:00.0", "0000:03:00.0", "0000:04:00.0", "0000:05:00.0"] {
             assert!(troubles.contains(part), "{part} is missing in {troubles}");
         }
-        assert!(!troubles.contains("0000:06:00.0"), "a device that just went is no trouble");
+        assert!(
+            !troubles.contains("0000:06:00.0"),
+            "a device that just went is no trouble"
+        );
     }
 
     #[test]
@@ -367,7 +366,10 @@ mod tests {
         symlink("../../devices/virtual/x/hostile", root.join(NODES).join("9:9")).unwrap();
         let snapshot = Snapshot::take(root);
         let node = &snapshot.sightings[0].nodes[0];
-        assert_eq!((node.path.as_str(), node.class.as_str(), node.numbers), ("/dev/chip0", "chips", (235, 0)));
+        assert_eq!(
+            (node.path.as_str(), node.class.as_str(), node.numbers),
+            ("/dev/chip0", "chips", (235, 0))
+        );
         assert_eq!(snapshot.nodes.len(), 1);
     }
 }

@@ -185,7 +185,10 @@ mod tests {
             tree.resolve(&tree.at("out")),
             Err(TreeError::Outside { .. })
         ));
-        assert!(matches!(tree.resolve(&tree.at("loop")), Err(TreeError::Io { .. })));
+        assert!(matches!(
+            tree.resolve(&tree.at("loop")),
+            Err(TreeError::Io { .. })
+        ));
         assert_eq!(tree.resolve(&tree.at("link")).unwrap(), tree.at("in"));
         assert!(Tree::open(&tree.at("nothing")).is_err());
     }

@@ -42,9 +42,7 @@ pub fn build_list(profile: &str, node: &Node) -> Vec<WireDevice> {
 
 fn topology(numa_node: u32) -> TopologyInfo {
     TopologyInfo {
-        nodes: vec![NumaNode {
-            id: numa_node.into(),
-        }],
+        nodes: vec![NumaNode { id: numa_node.into() }],
     }
 }
 

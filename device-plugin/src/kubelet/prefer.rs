@@ -31,7 +31,10 @@ pub fn choose(node: &Node, request: &ContainerPreferredAllocationRequest) -> Vec
             let view = device.map(|device| &device.view);
             let well = view.is_some_and(|view| view.health == DeviceHealth::Healthy);
             let far = near.is_some() && numa(device) != near;
-            let free = rest.iter().filter(|other| device_of(other) == device_of(id)).count();
+            let free = rest
+                .iter()
+                .filter(|other| device_of(other) == device_of(id))
+                .count();
             // Two replicas of one device are one device to the container: another one is better.
             let again = held.contains(device_of(id));
             (again, far, !well, view.and_then(|view| view.band), Reverse(free))
@@ -133,8 +136,14 @@ mod tests {
     fn what_the_kubelet_insists_on_decides_the_numa_node() {
         let mut node = node();
         heat(&mut node, "chip-3", TemperatureBand::NearThrottle);
-        assert_eq!(choose(&node, &request(&ALL, &["chip-2"], 2)), ["chip-2", "chip-3"]);
-        assert_eq!(choose(&node, &request(&ALL, &["chip-2"], 3)), ["chip-2", "chip-3", "chip-0"]);
+        assert_eq!(
+            choose(&node, &request(&ALL, &["chip-2"], 2)),
+            ["chip-2", "chip-3"]
+        );
+        assert_eq!(
+            choose(&node, &request(&ALL, &["chip-2"], 3)),
+            ["chip-2", "chip-3", "chip-0"]
+        );
     }
 
     #[test]
@@ -145,7 +154,10 @@ mod tests {
         }
         node.devices.get_mut("chip-0").unwrap().view.health = DeviceHealth::Degraded;
         heat(&mut node, "chip-1", TemperatureBand::Warm);
-        assert_eq!(choose(&node, &request(&ALL, &[], 3)), ["chip-2", "chip-3", "chip-1"]);
+        assert_eq!(
+            choose(&node, &request(&ALL, &[], 3)),
+            ["chip-2", "chip-3", "chip-1"]
+        );
         assert_eq!(
             choose(&node, &request(&ALL, &["chip-0"], 3)),
             ["chip-0", "chip-2", "chip-3"]
@@ -164,7 +176,10 @@ mod tests {
     #[test]
     fn more_than_there_is_and_less_than_nothing() {
         let node = node();
-        assert_eq!(choose(&node, &request(&["chip-0", "unknown"], &[], 9)), ["chip-0", "unknown"]);
+        assert_eq!(
+            choose(&node, &request(&["chip-0", "unknown"], &[], 9)),
+            ["chip-0", "unknown"]
+        );
         assert!(choose(&node, &request(&ALL, &[], -1)).is_empty());
     }
 }

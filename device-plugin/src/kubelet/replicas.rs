@@ -11,10 +11,7 @@ const SEPARATOR: &str = "::";
 /// How many containers may hold a device of the profile at a time.
 #[must_use]
 pub fn replicas_of(profile: &str, node: &Node) -> u32 {
-    let sharing = node
-        .profiles
-        .get(profile)
-        .and_then(|spec| spec.sharing.as_ref());
+    let sharing = node.profiles.get(profile).and_then(|spec| spec.sharing.as_ref());
     sharing.map_or(1, |sharing| sharing.replicas.clamp(1, 64))
 }
 

@@ -55,7 +55,9 @@ fn looks_like(sighting: &Sighting) -> Option<String> {
     }
     let vendor = |id: u16| VENDORS.iter().find(|(vendor, _)| *vendor == id);
     match &sighting.identity {
-        Identity::Pci(PciIds { vendor: id, class, .. }) => {
+        Identity::Pci(PciIds {
+            vendor: id, class, ..
+        }) => {
             let kind = CLASSES.iter().find(|(code, bits, _)| class >> bits == *code);
             match (kind, vendor(*id)) {
                 (Some((_, _, kind)), _) => Some(format!("{kind} {class:06x}")),
@@ -69,9 +71,15 @@ fn looks_like(sighting: &Sighting) -> Option<String> {
             let first = compatible.first()?;
             let says = |word: &&&str| {
                 let mut parts = first.split(|c: char| !c.is_ascii_alphanumeric());
-                parts.any(|part| part.trim_end_matches(|c: char| c.is_ascii_digit()).ends_with(**word))
+                parts.any(|part| {
+                    part.trim_end_matches(|c: char| c.is_ascii_digit())
+                        .ends_with(**word)
+                })
             };
-            words.iter().find(says).map(|word| format!("its name says {word}"))
+            words
+                .iter()
+                .find(says)
+                .map(|word| format!("its name says {word}"))
         }
         Identity::Node(_) => None,
     }

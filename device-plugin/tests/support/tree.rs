@@ -84,7 +84,12 @@ impl Tree {
         let builder = Builder {
             root: root.to_owned(),
         };
-        for folder in ["bus/pci/devices", "bus/usb/devices", "bus/platform/devices", "dev/char"] {
+        for folder in [
+            "bus/pci/devices",
+            "bus/usb/devices",
+            "bus/platform/devices",
+            "dev/char",
+        ] {
             fs::create_dir_all(root.join("sys").join(folder)).unwrap();
         }
         self.pci.iter().for_each(|device| builder.pci(device));
@@ -124,16 +129,16 @@ impl Builder {
         let upper = |text: &str| text.to_uppercase();
         let lines = [
             device.driver.as_ref().map(|driver| format!("DRIVER={driver}")),
-            Some(format!("PCI_CLASS={}", upper(device.class.trim_start_matches('0')))),
+            Some(format!(
+                "PCI_CLASS={}",
+                upper(device.class.trim_start_matches('0'))
+            )),
             Some(format!("PCI_ID={}", upper(&device.ids))),
             Some(format!(
                 "PCI_SUBSYS_ID={}",
                 upper(device.subsystem.as_ref().unwrap_or(&device.ids))
             )),
-            Some(format!(
-                "PCI_SLOT_NAME={}",
-                device.at.rsplit('/').next().unwrap()
-            )),
+            Some(format!("PCI_SLOT_NAME={}", device.at.rsplit('/').next().unwrap())),
         ];
         self.device(&device.at, "pci", &lines);
         let folder = self.root.join("sys/devices").join(&device.at);
