@@ -59,6 +59,9 @@ pub struct Found {
     pub numa_node: Option<u32>,
     /// Where a real device was found, with what a container gets of it.
     pub place: Option<Place>,
+    /// Whether the last look at the machine did not see it at its place. What it is then its probe
+    /// says.
+    pub lost: bool,
 }
 
 /// Where a device was found, and what was there: all that is remembered of one that is lost.

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use perwatt_crds::HardwareProfileSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A device that should be served, and who can read it.
@@ -25,6 +26,7 @@ type Wanted = (Arc<Found>, Arc<dyn Source>);
 struct Running {
     found: Arc<Found>,
     monitor: JoinHandle<()>,
+    updates: watch::Sender<Arc<Found>>,
     socket: Option<DeviceSocket>,
 }
 
@@ -177,14 +179,35 @@ impl Supervisor {
     }
 
     /// New devices, and those whose profile has changed: made ready and read side by side, so
-    /// that one that hangs does not hold up the others.
+    /// that one that hangs does not hold up the others. A real device of which something else was
+    /// found goes on.
     async fn start_devices(&mut self, wanted: &BTreeMap<String, Wanted>) {
+        for (found, _) in wanted.values() {
+            self.update(found);
+        }
         let is_new = |found: &Arc<Found>| self.devices.get(&found.id).is_none_or(|r| r.found != *found);
         let new = wanted.values().filter(|(found, _)| is_new(found));
         let ready = new.map(|(found, source)| self.ready(found.clone(), source.clone()));
         for (found, monitor, view) in futures::future::join_all(ready).await {
             self.install(found, monitor, view);
         }
+    }
+
+    /// Tells a running real device's monitor what was found of it since.
+    fn update(&mut self, found: &Arc<Found>) {
+        let Some(running) = self.devices.get_mut(&found.id) else {
+            return;
+        };
+        let before = &running.found;
+        let goes_on = before.place.is_some() && found.place.is_some() && before.external == found.external;
+        if !goes_on || before == found {
+            return;
+        }
+        running.found = found.clone();
+        self.context
+            .shared
+            .update_device(&found.id, |device| device.found = found.clone());
+        running.updates.send_replace(found.clone());
     }
 
     async fn ready(&self, found: Arc<Found>, source: Arc<dyn Source>) -> (Arc<Found>, Monitor, View) {
@@ -226,12 +249,14 @@ impl Supervisor {
         let socket = socket
             .filter(|_| !found.external)
             .or_else(|| (!found.external).then(|| self.serve_socket(&id)).flatten());
-        let monitor = tokio::spawn(monitor.run(shared));
+        let (updates, seen) = watch::channel(found.clone());
+        let monitor = tokio::spawn(monitor.run(shared, seen));
         self.devices.insert(
             id,
             Running {
                 found,
                 monitor,
+                updates,
                 socket,
             },
         );

@@ -132,6 +132,7 @@ fn build_found(id: String, profile: &str, spec: &HardwareProfileSpec, place: Pla
         driver: place.driver.clone(),
         numa_node: place.numa_node,
         place: Some(place),
+        lost: false,
     }
 }
 
@@ -156,7 +157,10 @@ fn remember(search: &Search<'_>, snapshot: &Snapshot, found: &BTreeMap<String, F
             .discovery
             .as_ref()
             .is_some_and(|discovery| discovery.emulated.is_none());
-        real.then(|| build_found(id.clone(), profile, spec, place.clone()))
+        real.then(|| Found {
+            lost: true,
+            ..build_found(id.clone(), profile, spec, place.clone())
+        })
     })
     .collect()
 }

@@ -82,6 +82,7 @@ impl Emulated {
                     driver: None,
                     numa_node: None,
                     place: None,
+                    lost: false,
                 }
             })
             .collect()
