@@ -148,7 +148,7 @@ pub struct AccelRule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceNodeRule {
-    /// Path below /dev, where `*` stands for any characters but `/`, such as `/dev/akida*`.
+    /// Path below /dev, where `*` (at most four) stands for any characters but `/`, such as `/dev/akida*`.
     #[schemars(schema_with = "node_path")]
     pub path: String,
 }
@@ -254,7 +254,8 @@ mod patterns {
         json_schema!({"type": "string", "nullable": true, "maxLength": 6, "pattern": "^[0-9a-f]{2}([0-9a-f]{2}){0,2}$"})
     }
 
-    const NODE_PATH: &str = r"^/dev/[A-Za-z0-9_.:*-]+(/[A-Za-z0-9_.:*-]+)*$";
+    /// Few stars, so that no path takes long to be compared.
+    const NODE_PATH: &str = r"^/dev/[A-Za-z0-9_.:/-]+(\*[A-Za-z0-9_.:/-]+){0,3}\*?$";
 
     pub(super) fn node_path(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "maxLength": 128, "pattern": NODE_PATH})

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Healthy", type_ = "string", json_path = ".status.healthy", description = "Healthy devices / all devices"),
     printcolumn(name = "Used by", type_ = "string", json_path = ".status.usedBy", description = "Workloads with a pod on such a device"),
     printcolumn(name = "Typical mW", type_ = "integer", json_path = ".spec.power.typicalMilliwatts", priority = 1),
+    printcolumn(name = "Verified", type_ = "boolean", json_path = ".spec.verified", description = "Whether somebody has run it on the real device", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -26,7 +26,6 @@ use perwatt_crds::HardwareProfileSpec;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::profile::{DeviceClass, Power};
 use serde::{Deserialize, Serialize};
-use sighting::Bus;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -69,7 +68,7 @@ pub struct Found {
 #[serde(rename_all = "camelCase")]
 pub struct Place {
     /// What it hangs on.
-    pub bus: Bus,
+    pub bus: sighting::Bus,
     /// Its address there.
     pub address: String,
     /// Its folder in sysfs.
@@ -109,7 +108,7 @@ impl Found {
 
     /// Bus and address of a real device.
     #[must_use]
-    pub fn at(&self) -> Option<(Bus, &str)> {
+    pub fn at(&self) -> Option<(sighting::Bus, &str)> {
         self.place
             .as_ref()
             .map(|place| (place.bus, place.address.as_str()))

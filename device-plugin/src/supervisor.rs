@@ -233,6 +233,10 @@ impl Supervisor {
             .devices
             .remove(&id)
             .and_then(|mut running| running.socket.take());
+        if let Some((bus, address)) = found.at().filter(|_| !self.devices.contains_key(&id)) {
+            let driver = found.driver.as_deref().unwrap_or("none");
+            tracing::info!(device = %id, bus = bus.as_str(), %address, driver, "device found");
+        }
         let device = match shared.now().devices.remove(&id) {
             Some(before) => Device {
                 found: found.clone(),

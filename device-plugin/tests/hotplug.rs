@@ -215,3 +215,48 @@ async fn a_profile_that_goes_takes_its_lost_devices_along() {
     assert!(list.ended().await);
     bench.end().await;
 }
+
+#[tokio::test]
+async fn a_device_that_flaps_stays_one_device() {
+    let id = "chip-01-00.0";
+    let bench = Bench::start(&[]).await;
+    card(0).build(&bench.paths.host);
+    bench.update(chip()).await;
+    bench.kubelet.registration().await;
+    for minor in 1..6 {
+        pull(&bench.paths.host, FOLDER, "pci", &format!("235:{}", minor - 1));
+        if minor % 2 == 0 {
+            bench.wait_for_health(id, DeviceHealth::Unhealthy).await;
+        }
+        card(minor).build(&bench.paths.host);
+    }
+    eventually("the device is well with its last number", || {
+        let node = bench.agent.shared.now();
+        assert_eq!(node.devices.keys().collect::<Vec<_>>(), [id]);
+        let place = node.devices[id].found.place.clone().unwrap();
+        node.devices[id].view.health == DeviceHealth::Healthy && place.nodes[0].numbers == (235, 5)
+    })
+    .await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn profiles_whose_devices_are_nowhere_register_nothing() {
+    let bench = Bench::start(&[]).await;
+    Tree::default().build(&bench.paths.host);
+    let mut known = profiles(json!({}));
+    known.profiles = perwatt_device_plugin::discovery::catalogue::profiles().unwrap();
+    bench.update(known.clone()).await;
+    eventually("the agent knows the catalogue", || {
+        bench.agent.known.borrow().as_ref() == Some(&known)
+    })
+    .await;
+    assert!(bench.agent.shared.now().profiles.is_empty());
+    let files: Vec<_> = fs::read_dir(&bench.paths.kubelet)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["kubelet.sock"]);
+    assert!(bench.agent.readiness.blockers().is_empty());
+    bench.end().await;
+}

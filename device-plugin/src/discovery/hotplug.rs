@@ -30,7 +30,8 @@ pub async fn follow(root: PathBuf, snapshots: watch::Sender<Arc<Snapshot>>) {
     if let Err(error) = hear(&told) {
         tracing::info!(%error, "no uevents of the kernel: devices that come and go are seen by looking every {} s", HOTPLUG_POLL.as_secs());
     }
-    let mut seen = look_at(&root, fingerprint).await;
+    // Whatever changed since the first snapshot was taken, it is taken again.
+    let mut seen = None;
     let mut full = Instant::now();
     let mut hinted = false;
     loop {

@@ -160,7 +160,9 @@ impl Reader {
         let folder = self.tree.at(bus);
         let (entries, trouble) = self.tree.list(&folder);
         self.tell(trouble.map(|error| error.to_string()));
-        for entry in entries {
+        // A USB device's interfaces are on its bus too; their names have a colon.
+        let is_device = |entry: &Entry| bus != USB || !entry.name.contains(':');
+        for entry in entries.into_iter().filter(is_device) {
             match self.read_device(&folder.join(&entry.name), &entry.name, bus, understand) {
                 Ok(found) => self.snapshot.sightings.extend(found),
                 Err(text) => self.tell(Some(text)),
@@ -234,7 +236,7 @@ fn read_pci(_: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Identity
 }
 
 fn read_usb(tree: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Identity)>, String> {
-    // Interfaces are on the bus too, and root hubs.
+    // Root hubs are on the bus too.
     if device.uevent.get("DEVTYPE") != Some("usb_device") || device.name.starts_with("usb") {
         return Ok(None);
     }

@@ -165,14 +165,26 @@ impl Builder {
             "DRIVER=usb".to_owned(),
             format!("PRODUCT={product}"),
         ];
+        if let Some(peer) = &device.peer {
+            self.port(&device.at, peer);
+        }
         self.device(&device.at, "usb", &lines.map(Some));
         self.link_node(&device.at, &format!("189:{minor}"));
-        if let Some(peer) = &device.peer {
-            let folder = self.root.join("sys/devices").join(&device.at);
-            let port = folder.join("its-port");
-            fs::create_dir_all(&port).unwrap();
-            symlink(format!("../{peer}"), port.join("peer")).unwrap();
-            symlink("its-port", folder.join("port")).unwrap();
+    }
+
+    /// The port of the hub above, with its other side.
+    fn port(&self, at: &str, peer: &str) {
+        let (hub, name) = at.rsplit_once('/').unwrap();
+        let (bus, ports) = name.split_once('-').unwrap();
+        let port = match ports.rsplit_once('.') {
+            None => format!("{bus}-0:1.0/usb{bus}-port{ports}"),
+            Some((above, last)) => format!("{bus}-{above}:1.0/{bus}-{above}-port{last}"),
+        };
+        let port = self.root.join("sys/devices").join(hub).join(port);
+        fs::create_dir_all(&port).unwrap();
+        let link = port.join("peer");
+        if !link.is_symlink() {
+            symlink(format!("../../../elsewhere/{peer}"), link).unwrap();
         }
     }
 
