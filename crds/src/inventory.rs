@@ -45,6 +45,24 @@ use serde::{Deserialize, Serialize};
         description = "The first device that is not healthy, and why"
     ),
     printcolumn(
+        name = "Profiles",
+        type_ = "string",
+        json_path = ".status.summary.profiles",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Class",
+        type_ = "string",
+        json_path = ".status.summary.classes",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Driver",
+        type_ = "string",
+        json_path = ".status.summary.drivers",
+        priority = 1
+    ),
+    printcolumn(
         name = "Firmware",
         type_ = "string",
         json_path = ".status.summary.firmware",
@@ -90,6 +108,15 @@ pub struct InventorySummary {
     /// The first device that is not healthy, and why; empty when all are.
     #[serde(default)]
     pub problem: String,
+    /// Their profiles, the first few.
+    #[serde(default)]
+    pub profiles: String,
+    /// Their classes.
+    #[serde(default)]
+    pub classes: String,
+    /// Drivers, the first few.
+    #[serde(default)]
+    pub drivers: String,
     /// Firmware versions, the first few.
     #[serde(default)]
     pub firmware: String,
@@ -129,7 +156,7 @@ pub struct DeviceStatus {
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// NUMA node, where there is more than one.
+    /// NUMA node, where the kernel tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numa_node: Option<u32>,
     /// How hot it is.

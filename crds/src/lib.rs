@@ -5,6 +5,7 @@
 //! The doc comments of the fields are what `kubectl explain` prints.
 
 pub mod conditions;
+pub mod discovery;
 pub mod inventory;
 pub mod names;
 pub mod profile;

@@ -1,12 +1,13 @@
 //! `HardwareProfile`: one kind of device.
 
-use crate::schema;
+pub use crate::discovery::{Discovery, EmulatedDevices, NodeLabels};
+
+use crate::discovery::{DeviceNodeChoice, Sharing};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// One kind of device: how nodes find it, what it can run, what it draws, and the extended
 /// resource under which pods get it.
@@ -30,13 +31,15 @@ use std::collections::BTreeMap;
     printcolumn(name = "Healthy", type_ = "string", json_path = ".status.healthy", description = "Healthy devices / all devices"),
     printcolumn(name = "Used by", type_ = "string", json_path = ".status.usedBy", description = "Workloads with a pod on such a device"),
     printcolumn(name = "Typical mW", type_ = "integer", json_path = ".spec.power.typicalMilliwatts", priority = 1),
+    printcolumn(name = "Verified", type_ = "boolean", json_path = ".spec.verified", description = "Whether somebody has run it on the real device", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.provider != 'External' || has(self.resourceName)").message("provider External needs resourceName: the resource that the other plugin registers, such as nvidia.com/gpu"),
-    validation = Rule::new("self.provider != 'External' || !has(self.discovery)").message("provider External takes no discovery: the other plugin finds the devices"),
+    validation = Rule::new("self.provider != 'External' || !has(self.discovery) || !has(self.discovery.emulated)").message("provider External takes no emulated devices: discovery finds what the other plugin registers, and reports it"),
     validation = Rule::new("self.provider != 'Perwatt' || has(self.discovery)").message("provider Perwatt needs discovery: how the node agent finds the device"),
+    validation = Rule::new("self.provider != 'Perwatt' || !has(self.discovery) || has(self.deviceNodes) || !(has(self.discovery.pci) || has(self.discovery.deviceTree) || has(self.discovery.platform) || has(self.discovery.nvml))").message("discovery by pci, deviceTree, platform or nvml needs deviceNodes: which device nodes a container gets, such as {sysfsClass: hailo_chardev}"),
     validation = Rule::new("!has(self.resourceName) || self.provider == 'External' || self.resourceName.startsWith('perwatt.dev/')").message("a resource that Perwatt registers is named perwatt.dev/<name>; leave resourceName out for the default")
 )]
 pub struct HardwareProfileSpec {
@@ -57,7 +60,13 @@ pub struct HardwareProfileSpec {
     /// How the node agent finds such devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
-    /// Group id that may open the device node; the runtime runs as non-root and is given this group.
+    /// Device nodes that a container gets with a device. Left out, it is the node by which the
+    /// device was found (discovery by usb, accel or deviceNodes).
+    #[schemars(length(min = 1, max = 16))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_nodes: Vec<DeviceNodeChoice>,
+    /// Group id that may open the device nodes whose entry names no group of the host; the runtime
+    /// runs as non-root and is given this group. Default: 44210.
     #[schemars(range(min = 1, max = 65535))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_group: Option<u32>,
@@ -67,6 +76,16 @@ pub struct HardwareProfileSpec {
     /// Nameplate power, in milliwatts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
+    /// How containers share a device; left out, one container holds it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    /// Whether somebody has run this profile on the real device, with these rules.
+    #[serde(default)]
+    pub verified: bool,
+    /// Where ids, nodes and figures were taken from, for people: one source an entry.
+    #[schemars(length(max = 16), inner(length(max = 512)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
     /// Who runs models on the device; left out, the runtime does, as `model.yaml` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<ProfileBackend>,
@@ -175,49 +194,6 @@ pub enum Provider {
     Perwatt,
     /// Another device plugin.
     External,
-}
-
-/// How the node agent finds a kind of device: exactly one kind of rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.emulated)").message("discovery needs a rule; this version knows emulated alone"))]
-pub struct Discovery {
-    /// Devices made by the agent: a real device node with a control directory, the work done by
-    /// the CPU. Every figure of such a device is called emulated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub emulated: Option<EmulatedDevices>,
-}
-
-/// Devices that the node agent makes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EmulatedDevices {
-    /// How many devices a node gets.
-    #[schemars(range(min = 1, max = 128))]
-    pub count: u32,
-    /// Which nodes get them; all nodes where it is left out.
-    #[serde(default)]
-    pub nodes: NodeLabels,
-}
-
-/// Nodes, chosen by their labels. An empty selector chooses every node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeLabels {
-    /// Labels that a node must carry, each with exactly this value.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::match_labels")]
-    pub match_labels: BTreeMap<String, String>,
-}
-
-impl NodeLabels {
-    /// Whether a node with these labels is chosen.
-    #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-    }
 }
 
 /// What a device can run.

@@ -3,7 +3,11 @@
 use crate::cdi;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cluster::{self, Watch};
+use crate::constants::FIRST_LOOK;
 use crate::discovery::Source;
+use crate::discovery::host::Host;
+use crate::discovery::hotplug;
+use crate::discovery::snapshot::Snapshot;
 use crate::emulated::Emulated;
 use crate::filewatch::FileWatch;
 use crate::http::{self, HttpError, Shown};
@@ -122,7 +126,9 @@ impl Follower {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         let paths = self.context.paths.clone();
         let checkpoint = self.checkpoint.take();
-        let sources: Vec<Arc<dyn Source>> = vec![Arc::new(Emulated::new(paths.clone()))];
+        let mut snapshots = look_at_host(&paths).await;
+        let host = Host::new(paths.host.clone(), snapshots.clone());
+        let sources: Vec<Arc<dyn Source>> = vec![Arc::new(Emulated::new(paths.clone())), Arc::new(host)];
         let mut supervisor = Supervisor::new(self.context.clone(), sources, checkpoint.as_ref());
         if let Some(checkpoint) = checkpoint {
             tracing::info!(
@@ -142,12 +148,21 @@ impl Follower {
                     Some(known) => self.take(&mut supervisor, known, true).await,
                     None => break drop((&mut stopped).await),
                 },
+                Ok(()) = snapshots.changed() => self.follow_host(&mut supervisor).await,
                 _ = &mut stopped => break,
             }
         }
         supervisor.end().await;
         saver.abort();
         drop(self.lock);
+    }
+
+    /// The machine's devices have changed, and what is known has not.
+    async fn follow_host(&self, supervisor: &mut Supervisor) {
+        let known = self.known.borrow().clone();
+        if let Some(known) = known {
+            supervisor.follow(&known, false).await;
+        }
     }
 
     async fn take(&self, supervisor: &mut Supervisor, known: Known, certain: bool) {
@@ -159,6 +174,27 @@ impl Follower {
             news
         });
     }
+}
+
+/// The machine's devices now, and whenever they change. A tree that does not answer in time has
+/// none yet: those of the checkpoint are then served until it does.
+async fn look_at_host(paths: &Paths) -> watch::Receiver<Arc<Snapshot>> {
+    let root = paths.host.clone();
+    let first = tokio::task::spawn_blocking(move || Snapshot::take(&root));
+    let first = match tokio::time::timeout(FIRST_LOOK, first).await {
+        Ok(Ok(snapshot)) => snapshot,
+        _ => Snapshot {
+            troubles: vec![format!(
+                "{} does not answer within {} s: see whether a device there hangs",
+                paths.host.join("sys").display(),
+                FIRST_LOOK.as_secs()
+            )],
+            ..Snapshot::default()
+        },
+    };
+    let (sender, snapshots) = watch::channel(Arc::new(first));
+    tokio::spawn(hotplug::follow(paths.host.clone(), sender));
+    snapshots
 }
 
 /// Runs the agent of this node until a signal ends it.

@@ -4,6 +4,8 @@
 //! gone) keeps its entry, with the group alone: a container that restarts must still find the
 //! name it was given at admission, or its device-less variants would die with the device.
 
+use crate::discovery::Found;
+use crate::discovery::nodes::DeviceNode;
 use crate::files::{make_dir, write_atomically};
 use crate::paths::Paths;
 use crate::quiet::Quiet;
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The first version with `additionalGids`.
 const CDI_VERSION: &str = "0.7.0";
@@ -45,23 +47,44 @@ pub fn device_name(profile: &str, id: &str) -> String {
 
 /// What a container gets with a device.
 fn build_edits(device: &Device) -> Value {
-    let group = device.found.group;
-    let Some((major, minor)) = device.view.node else {
-        return json!({"additionalGids": [group]});
+    let found = &device.found;
+    let Some(numbers) = device.view.node else {
+        return json!({"additionalGids": groups(found)});
     };
+    let nodes: Vec<_> = match &found.place {
+        Some(place) => place.nodes.iter().map(build_real_node).collect(),
+        None => vec![build_node(
+            &found.container_node().unwrap_or_default(),
+            &found.node,
+            numbers,
+            found.group,
+        )],
+    };
+    json!({"deviceNodes": nodes, "additionalGids": groups(found)})
+}
+
+fn groups(found: &Found) -> BTreeSet<u32> {
+    match &found.place {
+        Some(place) if !place.nodes.is_empty() => place.nodes.iter().map(|node| node.group).collect(),
+        _ => [found.group].into(),
+    }
+}
+
+fn build_real_node(node: &DeviceNode) -> Value {
+    build_node(&node.path, Path::new(&node.path), node.numbers, node.group)
+}
+
+fn build_node(path: &str, host_path: &Path, (major, minor): (u32, u32), group: u32) -> Value {
     json!({
-        "deviceNodes": [{
-            "path": device.found.container_node(),
-            "hostPath": device.found.node,
-            "type": "c",
-            "major": major,
-            "minor": minor,
-            "permissions": "rw",
-            "fileMode": 0o660,
-            "uid": 0,
-            "gid": group,
-        }],
-        "additionalGids": [group],
+        "path": path,
+        "hostPath": host_path,
+        "type": "c",
+        "major": major,
+        "minor": minor,
+        "permissions": "rw",
+        "fileMode": 0o660,
+        "uid": 0,
+        "gid": group,
     })
 }
 
@@ -198,6 +221,25 @@ mod tests {
 
         write_all(&paths, &Node::default()).unwrap();
         assert_eq!(spec(&paths)["devices"], alone);
+    }
+
+    #[test]
+    fn a_real_device_gets_all_its_nodes_and_their_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let mut node = fixtures::node(&paths);
+        let found = std::sync::Arc::make_mut(&mut node.devices.get_mut("chip-0").unwrap().found);
+        found.place = Some(fixtures::place());
+        write_all(&paths, &node).unwrap();
+        let edits = &spec(&paths)["devices"][0]["containerEdits"];
+        assert_eq!(edits["additionalGids"], json!([44, 105]));
+        let nodes: Vec<_> = edits["deviceNodes"].as_array().unwrap().iter().collect();
+        assert_eq!(nodes.len(), 2);
+        assert_eq!(
+            (&nodes[1]["path"], &nodes[1]["hostPath"]),
+            (&json!("/dev/dri/renderD128"), &json!("/dev/dri/renderD128"))
+        );
+        assert_eq!((&nodes[1]["minor"], &nodes[1]["gid"]), (&json!(128), &json!(105)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the agent knew last, in a file: so that it serves after a restart while the API server
 //! is away, keeps the times of transitions, and does not startle the kubelet.
 
+use crate::discovery::Place;
 use crate::files::write_atomically;
 use crate::known::Known;
 use crate::paths::Paths;
@@ -40,6 +41,9 @@ pub struct SavedDevice {
     /// What its runtime said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<RuntimeReport>,
+    /// Its profile and place, of a real device: it is known by them when it is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<(String, Place)>,
 }
 
 impl Checkpoint {
@@ -52,6 +56,7 @@ impl Checkpoint {
                 since: device.since,
                 usable: device.view.usable,
                 report: device.report.clone(),
+                place: device.found.remembered(),
             };
             (id.clone(), saved)
         });
@@ -135,7 +140,7 @@ mod tests {
     fn a_checkpoint_is_read_as_it_was_written_and_a_damaged_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::below(dir.path());
-        std::fs::create_dir_all(&paths.root).unwrap();
+        std::fs::create_dir_all(&paths.state).unwrap();
         assert_eq!(Checkpoint::load_any(&paths), None);
         let checkpoint = Checkpoint::of(fixtures::known(&[("chip", 1)]), &fixtures::node(&paths));
         checkpoint.save(&paths).unwrap();

@@ -36,8 +36,13 @@ enum Command {
         #[arg(value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
-    /// Shows which devices this node has, and how they are.
-    Scan,
+    /// Shows which devices this machine has, how they are, and what looks like a device and has no
+    /// profile. Needs no Kubernetes; `--root` names another machine's tree.
+    Scan {
+        /// Manifest of a HardwareProfile to try beside the others.
+        #[arg(long = "profile", value_name = "FILE")]
+        profiles: Vec<std::path::PathBuf>,
+    },
 }
 
 /// Parses the command line and does what it says.
@@ -53,10 +58,9 @@ pub async fn run() -> ExitCode {
         Some(Command::Emulate { device, settings }) => emulate::run(&cli.paths, device.as_deref(), &settings)
             .map_err(|error| error.to_string())
             .map(print),
-        Some(Command::Scan) => {
-            print(scan::run(&cli.paths));
-            Ok(())
-        }
+        Some(Command::Scan { profiles }) => scan::run(&cli.paths, &profiles)
+            .map_err(|error| error.to_string())
+            .map(print),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Group that may open an emulated device node where its profile names none.
+/// Group that may open a device node where its profile names none.
 pub const DEVICE_GROUP: u32 = 44_210;
 
 /// Port of metrics and health.
@@ -20,6 +20,19 @@ pub const UNKNOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// How often a device is probed when nothing tells of a change.
 pub const POLL: Duration = Duration::from_secs(5);
+
+/// How often the folders of the machine's buses are looked at: a hint of the kernel is faster.
+pub const HOTPLUG_POLL: Duration = Duration::from_secs(2);
+
+/// How long after a hint the machine's devices are read: one that comes is many hints, and its
+/// driver needs a moment.
+pub const HOTPLUG_SETTLES: Duration = Duration::from_millis(200);
+
+/// How often they are all read although nothing seems to have changed.
+pub const HOTPLUG_FULL: Duration = Duration::from_secs(60);
+
+/// How long a starting agent waits for the first reading of the machine's devices.
+pub const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// How long a probe may take before the device counts as unmonitored.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(2);

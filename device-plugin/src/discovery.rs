@@ -1,13 +1,32 @@
 //! How devices are found and read, whatever their kind.
 //!
-//! A [`Source`] knows one family of discovery rules. Emulated devices are the only family now;
-//! PCI, USB, device nodes and NVML join as further sources. What is judged from a [`Reading`]
-//! is no matter of a source: see `health`.
+//! A [`Source`] knows one way to have devices: `emulated` makes them, `host` finds those of the
+//! machine. What is judged from a [`Reading`] is no matter of a source: see `health`.
+//!
+//! Real devices: `tree` reads files below a root, `snapshot` makes `sighting`s of them, `rules`
+//! and `claims` say whose each is, `nodes` and `ids` what a container gets and how the device is
+//! called (all pure from `sighting` on), `hotplug` looks again when something changes, and
+//! `catalogue` holds the profiles that the product ships.
+
+pub mod catalogue;
+pub mod claims;
+pub mod host;
+pub mod hotplug;
+pub mod ids;
+pub mod nodes;
+pub mod rules;
+pub mod sighting;
+pub mod snapshot;
+pub mod tree;
+mod usb;
 
 use crate::known::NodeFacts;
+use nodes::DeviceNode;
 use perwatt_crds::HardwareProfileSpec;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::profile::{DeviceClass, Power};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A device that a rule found on this node.
@@ -21,20 +40,99 @@ pub struct Found {
     pub class: DeviceClass,
     /// Whether the agent made it.
     pub emulated: bool,
-    /// Its device node on the host.
+    /// Whether another plugin registers it: it is observed alone.
+    pub external: bool,
+    /// Its first device node on the host; its folder in sysfs where it has none.
     pub node: PathBuf,
     /// Group that may open the device node.
     pub group: u32,
     /// Nameplate power.
     pub power: Power,
+    /// Its folder in sysfs, below the host's root; none of an emulated device.
+    pub sysfs: Option<PathBuf>,
+    /// Its address on its bus, the same after every start.
+    pub address: Option<String>,
+    /// The driver that holds it.
+    pub driver: Option<String>,
+    /// NUMA node, where the kernel tells it.
+    pub numa_node: Option<u32>,
+    /// Where a real device was found, with what a container gets of it.
+    pub place: Option<Place>,
+    /// Whether the last look at the machine did not see it at its place. What it is then its probe
+    /// says.
+    pub lost: bool,
+}
+
+/// Where a device was found, and what was there: all that is remembered of one that is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// What it hangs on.
+    pub bus: sighting::Bus,
+    /// Its address there.
+    pub address: String,
+    /// Its folder in sysfs.
+    pub sysfs: PathBuf,
+    /// What it says that it is.
+    pub ids: String,
+    /// The driver that holds it.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// NUMA node.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
+    /// The device nodes that a container gets.
+    #[serde(default)]
+    pub nodes: Vec<DeviceNode>,
+    /// Device nodes that its profile asks for and it has not.
+    #[serde(default)]
+    pub missing: Option<String>,
 }
 
 impl Found {
-    /// Where a container finds the device node.
+    /// Where a container finds the first device node; nothing where there is none.
     #[must_use]
-    pub fn container_node(&self) -> String {
-        format!("/dev/perwatt/{}", self.id)
+    pub fn container_node(&self) -> Option<String> {
+        match &self.place {
+            Some(place) => Some(place.nodes.first()?.path.clone()),
+            None => Some(format!("/dev/perwatt/{}", self.id)),
+        }
     }
+
+    /// Profile and place of a real device: what a search is told of it later.
+    #[must_use]
+    pub fn remembered(&self) -> Option<(String, Place)> {
+        let place = self.place.clone()?;
+        Some((self.profile.clone(), place))
+    }
+
+    /// Bus and address of a real device.
+    #[must_use]
+    pub fn at(&self) -> Option<(sighting::Bus, &str)> {
+        self.place
+            .as_ref()
+            .map(|place| (place.bus, place.address.as_str()))
+    }
+}
+
+/// What devices are searched for.
+#[derive(Debug)]
+pub struct Search<'a> {
+    /// The profiles, by name.
+    pub profiles: BTreeMap<&'a str, &'a HardwareProfileSpec>,
+    /// The node.
+    pub node: &'a NodeFacts,
+    /// Profile and place of real devices that were found before, by id.
+    pub before: &'a BTreeMap<String, (String, Place)>,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Discovered {
+    /// The devices.
+    pub found: Vec<Found>,
+    /// What a person should know of it, one sentence each.
+    pub notes: Vec<String>,
 }
 
 /// One value that a device tells.
@@ -107,8 +205,8 @@ fn hint(error: &std::io::Error) -> &'static str {
 
 /// One family of discovery rules.
 pub trait Source: Send + Sync + std::fmt::Debug {
-    /// The devices of a profile that this node has.
-    fn find(&self, profile: &str, spec: &HardwareProfileSpec, node: &NodeFacts) -> Vec<Found>;
+    /// The devices of these profiles that this node has.
+    fn find(&self, search: &Search<'_>) -> Discovered;
 
     /// Makes what must exist before the device can be read and given to a container.
     ///

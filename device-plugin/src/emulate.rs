@@ -88,7 +88,7 @@ fn wanted(paths: &Paths, source: &Emulated, device: &str) -> Option<crate::disco
     let mut found = known
         .profiles
         .iter()
-        .flat_map(|(name, spec)| source.find(name, spec, &known.node));
+        .flat_map(|(name, spec)| source.devices_of(name, spec, &known.node));
     found.find(|found| found.id == device)
 }
 

@@ -1,6 +1,6 @@
 //! What several tests of this crate need.
 
-use crate::discovery::{Found, Reading, Source};
+use crate::discovery::{Found, Reading};
 use crate::emulated::Emulated;
 use crate::known::{Known, NodeFacts};
 use crate::paths::Paths;
@@ -35,8 +35,30 @@ pub fn known(profiles: &[(&str, u32)]) -> Known {
 pub fn found(paths: &Paths) -> Found {
     let known = known(&[("chip", 1)]);
     Emulated::new(paths.clone())
-        .find("chip", &known.profiles["chip"], &known.node)
+        .devices_of("chip", &known.profiles["chip"], &known.node)
         .remove(0)
+}
+
+/// The place of a real device with two nodes.
+pub fn place() -> crate::discovery::Place {
+    let node = |path: &str, minor, group| crate::discovery::nodes::DeviceNode {
+        path: path.into(),
+        numbers: (226, minor),
+        group,
+    };
+    crate::discovery::Place {
+        bus: crate::discovery::sighting::Bus::Pci,
+        address: "0000:03:00.0".into(),
+        sysfs: "/sys/devices/pci0000:00/0000:03:00.0".into(),
+        ids: "1e60:2864".into(),
+        driver: Some("chipdrv".into()),
+        numa_node: Some(1),
+        nodes: vec![
+            node("/dev/dri/card0", 0, 44),
+            node("/dev/dri/renderD128", 128, 105),
+        ],
+        missing: None,
+    }
 }
 
 /// What a device reads that is well.

@@ -40,8 +40,8 @@ fn build_device(device: &Device) -> DeviceStatus {
         reasons: view.reasons.clone(),
         last_transition_time: Time(device.since),
         firmware: view.firmware.clone(),
-        driver: None,
-        numa_node: None,
+        driver: found.driver.clone().map(|driver| clip(driver, 64)),
+        numa_node: found.numa_node,
         temperature: view.band,
         runtime: device.report.clone(),
     }
@@ -57,12 +57,24 @@ fn build_summary(node: &Node) -> InventorySummary {
         .iter()
         .filter_map(|device| device.view.firmware.clone())
         .collect();
+    let profiles: BTreeSet<_> = devices
+        .iter()
+        .map(|device| device.found.profile.clone())
+        .collect();
+    let classes: BTreeSet<_> = devices.iter().map(|device| device.found.class.as_str()).collect();
+    let drivers: BTreeSet<_> = devices
+        .iter()
+        .filter_map(|device| device.found.driver.clone())
+        .collect();
     let hottest = devices.iter().filter_map(|device| device.view.band).max();
     InventorySummary {
         devices: first_few(devices.iter().map(|device| device.found.id.clone())),
         healthy: format!("{healthy}/{}", devices.len()),
         serving: first_few(devices.iter().filter_map(|device| serving(device))),
         problem: problem(&devices),
+        profiles: first_few(profiles),
+        classes: first_few(classes.into_iter().map(str::to_owned)),
+        drivers: first_few(drivers),
         firmware: first_few(firmware),
         temperature: hottest.map(|band| format!("{band:?}")).unwrap_or_default(),
     }

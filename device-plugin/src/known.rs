@@ -29,30 +29,49 @@ pub struct Known {
     pub profiles: BTreeMap<String, HardwareProfileSpec>,
 }
 
-impl Known {
-    /// The profiles whose devices this agent registers, and those it must not although they ask
-    /// for it, each with the reason.
+/// The profiles by what this agent does with their devices.
+#[derive(Clone, Debug, Default)]
+pub struct Split<'a> {
+    /// It registers them.
+    pub served: BTreeMap<&'a str, &'a HardwareProfileSpec>,
+    /// Another plugin registers them; they are found and reported.
+    pub observed: BTreeMap<&'a str, &'a HardwareProfileSpec>,
+    /// It must not register them although they ask for it: each with the reason.
+    pub refused: Vec<String>,
+}
+
+impl<'a> Split<'a> {
+    /// Those whose devices are looked for.
     #[must_use]
-    pub fn split_profiles(&self) -> (BTreeMap<&str, &HardwareProfileSpec>, Vec<String>) {
-        let mut served = BTreeMap::new();
-        let mut refused = Vec::new();
+    pub fn found(&self) -> BTreeMap<&'a str, &'a HardwareProfileSpec> {
+        let all = self.served.iter().chain(&self.observed);
+        all.map(|(name, spec)| (*name, *spec)).collect()
+    }
+}
+
+impl Known {
+    /// The profiles by what this agent does with their devices.
+    #[must_use]
+    pub fn split_profiles(&self) -> Split<'_> {
+        let mut split = Split::default();
         let mut resources: BTreeMap<String, &str> = BTreeMap::new();
         for (name, spec) in &self.profiles {
             if spec.provider == Provider::External {
+                split.observed.insert(name.as_str(), spec);
                 continue;
             }
             let resource = resource_name(name, spec);
             match resources.get(&resource) {
-                Some(first) => refused.push(format!(
+                Some(first) => split.refused.push(format!(
                     "profile {name} is not served: its resource {resource} is already that of profile {first}; give one of them another resourceName"
                 )),
                 None => {
                     resources.insert(resource, name);
-                    served.insert(name.as_str(), spec);
+                    split.served.insert(name.as_str(), spec);
                 }
             }
         }
-        (served, refused)
+        split
     }
 }
 
@@ -80,8 +99,13 @@ mod tests {
         external.provider = Provider::External;
         external.resource_name = Some("nvidia.com/gpu".into());
         known.profiles.insert("gpu".into(), external);
-        let (served, refused) = known.split_profiles();
+        let Split {
+            served,
+            observed,
+            refused,
+        } = known.split_profiles();
         assert_eq!(served.keys().copied().collect::<Vec<_>>(), ["one"]);
+        assert_eq!(observed.keys().copied().collect::<Vec<_>>(), ["gpu"]);
         assert_eq!(refused.len(), 1);
         assert!(refused[0].contains("profile two"), "{refused:?}");
     }

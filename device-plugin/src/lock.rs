@@ -20,7 +20,7 @@ pub enum LockError {
     },
     /// Another agent runs here.
     #[error(
-        "another node agent holds {path} ({holder}); two agents would register devices twice: end the other one, or give this one another --root and --kubelet-dir"
+        "another node agent holds {path} ({holder}); two agents would register devices twice: end the other one, or give this one another --state-dir and --kubelet-dir"
     )]
     Taken {
         /// The lock file.
@@ -47,7 +47,7 @@ impl Lock {
             path: path.clone(),
             source,
         };
-        crate::files::make_dir(&paths.root, 0o755).map_err(create)?;
+        crate::files::make_dir(&paths.state, 0o755).map_err(create)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

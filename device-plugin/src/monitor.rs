@@ -9,7 +9,7 @@ use crate::state::Shared;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// One device's probe and judge.
@@ -48,14 +48,16 @@ impl Monitor {
         judgement.view
     }
 
-    /// Probes on every change, on a timer, and when a wait of the judge ends.
-    pub async fn run(mut self, shared: Shared) {
+    /// Probes on every change, on a timer, and when a wait of the judge ends. `updates` tells what
+    /// was found of the device since: it is judged on, not anew.
+    pub async fn run(mut self, shared: Shared, mut updates: watch::Receiver<Arc<Found>>) {
         loop {
             // Scattered, or a hundred devices would be probed in one moment by a hundred threads.
             let poll = scattered(POLL);
             let wait = self.again.map_or(poll, |again| again.min(poll));
             tokio::select! {
                 () = self.changed.notified() => {}
+                Ok(()) = updates.changed() => self.found = updates.borrow_and_update().clone(),
                 () = tokio::time::sleep(wait) => {}
             }
             let view = self.look().await;

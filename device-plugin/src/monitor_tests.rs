@@ -1,9 +1,7 @@
 use super::*;
-use crate::discovery::PrepareError;
+use crate::discovery::{Discovered, PrepareError, Search};
 use crate::fixtures;
-use crate::known::NodeFacts;
 use crate::paths::Paths;
-use perwatt_crds::HardwareProfileSpec;
 use perwatt_crds::inventory::{DeviceHealth, HealthDimension};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,8 +17,8 @@ struct Hanging {
 }
 
 impl Source for Hanging {
-    fn find(&self, _: &str, _: &HardwareProfileSpec, _: &NodeFacts) -> Vec<Found> {
-        Vec::new()
+    fn find(&self, _: &Search<'_>) -> Discovered {
+        Discovered::default()
     }
 
     fn prepare(&self, _: &Found) -> Result<(), PrepareError> {

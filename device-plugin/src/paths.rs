@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-/// The folders of the agent. Each is the same path inside and outside its container, because
-/// the kubelet and containerd are told of paths below them.
+/// The folders of the agent. Each but the host's tree is the same path inside and outside its
+/// container, because the kubelet and containerd are told of paths below them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Paths {
     /// State of the agent: emulated devices, sockets for runtimes, checkpoint, lock.
     #[arg(
-        long = "root",
-        env = "PERWATT_ROOT",
+        long = "state-dir",
+        env = "PERWATT_STATE_DIR",
         default_value = "/run/perwatt",
         global = true
     )]
-    pub root: PathBuf,
+    pub state: PathBuf,
+    /// The tree of the host whose devices are looked for: its sys, proc and etc.
+    #[arg(long = "root", env = "PERWATT_HOST_ROOT", default_value = "/", global = true)]
+    pub host: PathBuf,
     /// The kubelet's device plugin folder.
     #[arg(
         long = "kubelet-dir",
@@ -37,7 +40,8 @@ impl Paths {
     #[must_use]
     pub fn below(folder: &Path) -> Self {
         Self {
-            root: folder.join("run/perwatt"),
+            state: folder.join("run/perwatt"),
+            host: folder.join("host"),
             kubelet: folder.join("kubelet/device-plugins"),
             cdi: folder.join("run/cdi"),
         }
@@ -46,7 +50,7 @@ impl Paths {
     /// Folder of all emulated devices.
     #[must_use]
     pub fn emulated(&self) -> PathBuf {
-        self.root.join("emulated")
+        self.state.join("emulated")
     }
 
     /// Folder of one emulated device.
@@ -70,7 +74,7 @@ impl Paths {
     /// Folder of all sockets for runtimes; nobody but root enters it from outside.
     #[must_use]
     pub fn sockets(&self) -> PathBuf {
-        self.root.join("devices")
+        self.state.join("devices")
     }
 
     /// Folder of one device's socket, mounted into the pod that holds the device.
@@ -82,13 +86,13 @@ impl Paths {
     /// What the agent knew last, so that it serves when the API server is away.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
-        self.root.join("checkpoint.json")
+        self.state.join("checkpoint.json")
     }
 
     /// Held by the one agent of the node.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
-        self.root.join("lock")
+        self.state.join("lock")
     }
 
     /// Where the kubelet takes registrations.

@@ -1,69 +1,140 @@
-//! The command `scan`: which devices this node has, and how they are, without Kubernetes.
+//! The command `scan`: which devices this machine has, and how they are, without Kubernetes.
+
+mod free;
 
 use crate::checkpoint::Checkpoint;
-use crate::discovery::Source;
+use crate::discovery::catalogue::{self, CatalogueError};
+use crate::discovery::claims::claim;
+use crate::discovery::{Discovered, Found, Search, Source, host};
 use crate::emulated::Emulated;
 use crate::health::{Judge, View};
+use crate::known::Known;
 use crate::paths::Paths;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 11] = [
     "DEVICE",
     "PROFILE",
     "CLASS",
-    "EMULATED",
+    "REGISTERED BY",
+    "ADDRESS",
+    "DRIVER",
+    "NODES",
     "HEALTH",
     "FIRMWARE",
     "TEMPERATURE",
     "REASON",
 ];
 
-/// One line for each device, read now.
+type Row = [String; HEADERS.len()];
+
+/// Why nothing was scanned.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// A profile to try cannot be read.
+    #[error("cannot read the profile {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// A profile to try is none.
+    #[error(transparent)]
+    Profile(#[from] CatalogueError),
+}
+
+/// One line for each device, read now; then what a person should know, and what looks like an
+/// accelerator and has no profile. Profiles are those of the last checkpoint where `root` is this
+/// very machine and an agent ran on it, else the shipped ones; `tried` are added.
+///
+/// # Errors
+/// When a profile to try cannot be used.
+pub fn run(paths: &Paths, tried: &[PathBuf]) -> Result<String, ScanError> {
+    let own = paths.host == Path::new("/");
+    let checkpoint = own.then(|| Checkpoint::load_any(paths)).flatten();
+    let shipped = checkpoint.is_none();
+    let mut known = match checkpoint {
+        Some(checkpoint) => checkpoint.known,
+        None => Known {
+            profiles: catalogue::profiles()?,
+            ..Known::default()
+        },
+    };
+    for path in tried {
+        let text = std::fs::read_to_string(path).map_err(|source| ScanError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let (name, spec) = catalogue::parse(&path.display().to_string(), &text)?;
+        known.profiles.insert(name, spec);
+    }
+    let mut text = describe(paths, &known);
+    if shipped {
+        text.push_str("profiles: those that Perwatt ships; on a node of a cluster the agent's checkpoint has the cluster's\n");
+    }
+    Ok(text)
+}
+
+/// The same for profiles that are known.
 #[must_use]
-pub fn run(paths: &Paths) -> String {
-    let source = Emulated::new(paths.clone());
-    let known = Checkpoint::load_any(paths)
-        .map(|checkpoint| checkpoint.known)
-        .unwrap_or_default();
-    let (profiles, refused) = known.split_profiles();
+pub fn describe(paths: &Paths, known: &Known) -> String {
+    let split = known.split_profiles();
+    let (emulated, host) = (Emulated::new(paths.clone()), host::look(&paths.host));
+    let search = Search {
+        profiles: split.found(),
+        node: &known.node,
+        before: &BTreeMap::new(),
+    };
     let mut rows = vec![HEADERS.map(str::to_owned)];
+    let mut notes = split.refused.clone();
     let mut seen = BTreeSet::new();
-    for (name, spec) in profiles {
-        for found in source.find(name, spec, &known.node) {
-            let view = Judge::default()
-                .judge(&found, source.probe(&found), Instant::now())
-                .view;
-            rows.push(row(&found, &view));
+    let sources: [&dyn Source; 2] = [&emulated, &host];
+    for source in sources {
+        let discovered: Discovered = source.find(&search);
+        notes.extend(discovered.notes);
+        for found in discovered.found {
+            rows.push(row(&found, &look(source, &found)));
             seen.insert(found.id);
         }
     }
     let mut text = if rows.len() > 1 {
         table(&rows)
     } else {
-        "no devices on this node\n".to_owned()
+        "no devices on this machine that a profile knows\n".to_owned()
     };
-    for leftover in source.existing().difference(&seen) {
-        let _ = writeln!(
-            text,
+    for leftover in emulated.existing().difference(&seen) {
+        notes.push(format!(
             "{leftover}: an emulated device that no known profile asks for"
-        );
+        ));
     }
-    for line in refused {
-        let _ = writeln!(text, "{line}");
-    }
-    if known.node.name.is_empty() {
-        let _ = writeln!(
-            text,
-            "{} holds no hardware profiles yet: the node agent writes them there once it has run on this node",
-            paths.checkpoint().display()
-        );
-    }
+    section(&mut text, "note", &notes);
+    let claims = claim(&search.profiles, search.node, &host.snapshot());
+    section(
+        &mut text,
+        "no profile",
+        &free::describe(&search.profiles, &claims.free),
+    );
     text
 }
 
-fn row(found: &crate::discovery::Found, view: &View) -> [String; 8] {
+fn section(text: &mut String, title: &str, lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(text, "{title}: {line}");
+    }
+}
+
+fn look(source: &dyn Source, found: &Found) -> View {
+    Judge::default()
+        .judge(found, source.probe(found), Instant::now())
+        .view
+}
+
+fn row(found: &Found, view: &View) -> Row {
+    let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or("-".to_owned());
     let temperature = view
         .millicelsius
         .map(|value| format!("{} °C", f64::from(value) / 1000.0));
@@ -72,23 +143,31 @@ fn row(found: &crate::discovery::Found, view: &View) -> [String; 8] {
         .iter()
         .map(|reason| reason.message.as_str())
         .collect();
+    let nodes = match &found.place {
+        Some(place) => place.nodes.iter().map(|node| node.path.clone()).collect(),
+        None => vec![found.node.display().to_string()],
+    };
+    let registered = match (found.external, found.emulated) {
+        (true, _) => "another plugin",
+        (false, true) => "Perwatt (emulated)",
+        (false, false) => "Perwatt",
+    };
     [
         found.id.clone(),
         found.profile.clone(),
         found.class.as_str().to_owned(),
-        if found.emulated { "yes" } else { "no" }.to_owned(),
+        registered.to_owned(),
+        or_dash(found.address.clone()),
+        or_dash(found.driver.clone()),
+        or_dash(Some(nodes.join(" "))),
         view.health.as_str().to_owned(),
-        view.firmware.clone().unwrap_or_else(|| "-".to_owned()),
-        temperature.unwrap_or_else(|| "-".to_owned()),
-        if reasons.is_empty() {
-            "-".to_owned()
-        } else {
-            reasons.join("; ")
-        },
+        or_dash(view.firmware.clone()),
+        or_dash(temperature),
+        or_dash(Some(reasons.join("; "))),
     ]
 }
 
-fn table(rows: &[[String; 8]]) -> String {
+fn table(rows: &[Row]) -> String {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
@@ -114,24 +193,33 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn a_node_without_anything_says_so() {
+    fn a_machine_without_anything_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let text = run(&Paths::below(dir.path()));
+        let paths = Paths::below(dir.path());
+        std::fs::create_dir_all(&paths.host).unwrap();
+        let text = run(&paths, &[]).unwrap();
         assert!(
-            text.contains("no devices on this node") && text.contains("checkpoint.json"),
+            text.contains("no devices on this machine") && text.contains("those that Perwatt ships"),
             "{text}"
         );
     }
 
     #[test]
+    fn a_root_that_is_not_there_is_told() {
+        let paths = Paths::below(Path::new("/nowhere"));
+        let text = run(&paths, &[]).unwrap();
+        assert!(text.contains("note: cannot read /nowhere/host"), "{text}");
+        let error = run(&paths, &["/nowhere/profile.yaml".into()])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/nowhere/profile.yaml"), "{error}");
+    }
+
+    #[test]
     fn rows_line_up() {
-        let paths = Paths::below(std::path::Path::new("/nowhere"));
+        let paths = Paths::below(Path::new("/x"));
         let device = fixtures::node(&paths).devices.remove("chip-0").unwrap();
         let text = table(&[HEADERS.map(str::to_owned), row(&device.found, &device.view)]);
-        assert_eq!(
-            text,
-            "DEVICE  PROFILE  CLASS  EMULATED  HEALTH   FIRMWARE  TEMPERATURE  REASON\n\
-             chip-0  chip     ASIC   yes       Healthy  1.0.0     40 °C        -\n"
-        );
+        insta::assert_snapshot!(text);
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::cdi;
 use crate::checkpoint::{Checkpoint, SavedDevice};
-use crate::discovery::{Found, Source};
+use crate::discovery::{Found, Place, Search, Source};
 use crate::files::remove_socket;
-use crate::health::View;
-use crate::known::{Known, resource_name};
+use crate::health::{View, clip};
+use crate::known::{Known, Split, resource_name};
 use crate::kubelet::plugin::{Context, Plugin};
 use crate::kubelet::service::Life;
 use crate::monitor::Monitor;
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use perwatt_crds::HardwareProfileSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A device that should be served, and who can read it.
@@ -25,6 +26,7 @@ type Wanted = (Arc<Found>, Arc<dyn Source>);
 struct Running {
     found: Arc<Found>,
     monitor: JoinHandle<()>,
+    updates: watch::Sender<Arc<Found>>,
     socket: Option<DeviceSocket>,
 }
 
@@ -47,7 +49,9 @@ pub struct Supervisor {
     devices: BTreeMap<String, Running>,
     plugins: BTreeMap<String, Served>,
     saved: BTreeMap<String, SavedDevice>,
+    places: BTreeMap<String, (String, Place)>,
     refused: Quiet,
+    notes: Quiet,
 }
 
 impl Supervisor {
@@ -62,22 +66,23 @@ impl Supervisor {
             sources,
             devices: BTreeMap::new(),
             plugins: BTreeMap::new(),
+            places: saved
+                .iter()
+                .filter_map(|(id, device)| Some((id.clone(), device.place.clone()?)))
+                .collect(),
             saved,
             refused: Quiet::default(),
+            notes: Quiet::default(),
         }
     }
 
     /// Follows what is known now. `certain` when the API server said it: what nobody asks for
     /// is then removed, leftovers of an earlier agent included.
     pub async fn follow(&mut self, known: &Known, certain: bool) {
-        let (profiles, refused) = known.split_profiles();
-        let refused = refused.join("; ");
-        if refused.is_empty() {
-            self.refused.clear();
-        } else if self.refused.is_news(&refused) {
-            tracing::warn!("{refused}");
-        }
-        let wanted = self.find(&profiles, known);
+        let split = known.split_profiles();
+        tell_news(&mut self.refused, &split.refused);
+        let wanted = self.find(&split, known);
+        let profiles = split.served;
         self.end_unwanted(&wanted).await;
         self.start_devices(&wanted).await;
         self.show_profiles(&profiles, &wanted);
@@ -117,26 +122,42 @@ impl Supervisor {
         futures::future::join_all(plugins).await;
     }
 
-    fn find(
-        &self,
-        profiles: &BTreeMap<&str, &HardwareProfileSpec>,
-        known: &Known,
-    ) -> BTreeMap<String, Wanted> {
-        let mut wanted = BTreeMap::new();
-        for (profile, spec) in profiles {
-            for source in &self.sources {
-                for found in source.find(profile, spec, &known.node) {
-                    wanted.insert(found.id.clone(), (Arc::new(found), source.clone()));
+    /// Every device of every source; the first has an id that two would have.
+    fn find(&mut self, split: &Split<'_>, known: &Known) -> BTreeMap<String, Wanted> {
+        let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+        let mut notes = Vec::new();
+        let search = Search {
+            profiles: split.found(),
+            node: &known.node,
+            before: &self.places,
+        };
+        for source in &self.sources {
+            let discovered = source.find(&search);
+            notes.extend(discovered.notes);
+            for found in discovered.found {
+                let id = found.id.clone();
+                if wanted.contains_key(&id) {
+                    notes.push(format!(
+                        "device {id} of profile {} is not served: another device has that id already; rename the profile",
+                        found.profile
+                    ));
+                    continue;
                 }
+                wanted.insert(id, (Arc::new(found), source.clone()));
             }
         }
+        tell_news(&mut self.notes, &notes);
+        let places = wanted
+            .iter()
+            .filter_map(|(id, (found, _))| Some((id.clone(), found.remembered()?)));
+        self.places = places.collect();
         wanted
     }
 
     /// Plugins of profiles without devices end first, so that the kubelet sees one empty list
     /// and not every device going one by one.
     async fn end_unwanted(&mut self, wanted: &BTreeMap<String, Wanted>) {
-        let profiles: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
+        let profiles = registered(wanted);
         let gone: Vec<_> = self
             .plugins
             .keys()
@@ -158,14 +179,35 @@ impl Supervisor {
     }
 
     /// New devices, and those whose profile has changed: made ready and read side by side, so
-    /// that one that hangs does not hold up the others.
+    /// that one that hangs does not hold up the others. A real device of which something else was
+    /// found goes on.
     async fn start_devices(&mut self, wanted: &BTreeMap<String, Wanted>) {
+        for (found, _) in wanted.values() {
+            self.update(found);
+        }
         let is_new = |found: &Arc<Found>| self.devices.get(&found.id).is_none_or(|r| r.found != *found);
         let new = wanted.values().filter(|(found, _)| is_new(found));
         let ready = new.map(|(found, source)| self.ready(found.clone(), source.clone()));
         for (found, monitor, view) in futures::future::join_all(ready).await {
             self.install(found, monitor, view);
         }
+    }
+
+    /// Tells a running real device's monitor what was found of it since.
+    fn update(&mut self, found: &Arc<Found>) {
+        let Some(running) = self.devices.get_mut(&found.id) else {
+            return;
+        };
+        let before = &running.found;
+        let goes_on = before.place.is_some() && found.place.is_some() && before.external == found.external;
+        if !goes_on || before == found {
+            return;
+        }
+        running.found = found.clone();
+        self.context
+            .shared
+            .update_device(&found.id, |device| device.found = found.clone());
+        running.updates.send_replace(found.clone());
     }
 
     async fn ready(&self, found: Arc<Found>, source: Arc<dyn Source>) -> (Arc<Found>, Monitor, View) {
@@ -191,6 +233,10 @@ impl Supervisor {
             .devices
             .remove(&id)
             .and_then(|mut running| running.socket.take());
+        if let Some((bus, address)) = found.at().filter(|_| !self.devices.contains_key(&id)) {
+            let driver = found.driver.as_deref().unwrap_or("none");
+            tracing::info!(device = %id, bus = bus.as_str(), %address, driver, "device found");
+        }
         let device = match shared.now().devices.remove(&id) {
             Some(before) => Device {
                 found: found.clone(),
@@ -203,13 +249,18 @@ impl Supervisor {
             true
         });
         shared.set_view(&id, view, Timestamp::now());
-        let socket = socket.or_else(|| self.serve_socket(&id));
-        let monitor = tokio::spawn(monitor.run(shared));
+        // No pod gets one that another plugin gives.
+        let socket = socket
+            .filter(|_| !found.external)
+            .or_else(|| (!found.external).then(|| self.serve_socket(&id)).flatten());
+        let (updates, seen) = watch::channel(found.clone());
+        let monitor = tokio::spawn(monitor.run(shared, seen));
         self.devices.insert(
             id,
             Running {
                 found,
                 monitor,
+                updates,
                 socket,
             },
         );
@@ -244,7 +295,7 @@ impl Supervisor {
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
         wanted: &BTreeMap<String, Wanted>,
     ) {
-        let present: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
+        let present = registered(wanted);
         let served = profiles.iter().filter(|(name, _)| present.contains(**name));
         let served: BTreeMap<_, _> = served
             .map(|(name, spec)| ((*name).to_owned(), Arc::new((*spec).clone())))
@@ -260,7 +311,7 @@ impl Supervisor {
         profiles: &BTreeMap<&str, &HardwareProfileSpec>,
         wanted: &BTreeMap<String, Wanted>,
     ) {
-        let present: BTreeSet<&str> = wanted.values().map(|(found, _)| found.profile.as_str()).collect();
+        let present = registered(wanted);
         for (name, spec) in profiles.iter().filter(|(name, _)| present.contains(**name)) {
             let resource = resource_name(name, spec);
             if let Some(served) = self.plugins.get(*name) {
@@ -275,5 +326,21 @@ impl Supervisor {
             self.plugins
                 .insert((*name).to_owned(), Served { resource, plugin });
         }
+    }
+}
+
+/// Profiles with a device that this agent registers.
+fn registered(wanted: &BTreeMap<String, Wanted>) -> BTreeSet<&str> {
+    let ours = wanted.values().filter(|(found, _)| !found.external);
+    ours.map(|(found, _)| found.profile.as_str()).collect()
+}
+
+/// Says them where they are others than before.
+fn tell_news(quiet: &mut Quiet, sentences: &[String]) {
+    let text = clip(sentences.join("; "), 4096);
+    if text.is_empty() {
+        quiet.clear();
+    } else if quiet.is_news(&text) {
+        tracing::warn!("{text}");
     }
 }

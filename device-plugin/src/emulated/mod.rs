@@ -11,7 +11,7 @@
 pub mod control;
 
 use crate::constants::DEVICE_GROUP;
-use crate::discovery::{Found, PrepareError, Reading, Source};
+use crate::discovery::{Discovered, Found, PrepareError, Reading, Search, Source};
 use crate::files::make_dir;
 use crate::known::NodeFacts;
 use crate::paths::Paths;
@@ -53,6 +53,38 @@ impl Emulated {
             .flatten()
             .filter(|entry| entry.path().join("control").is_dir() || entry.path().join("device").exists())
             .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect()
+    }
+
+    /// The devices of one profile that this node has.
+    #[must_use]
+    pub fn devices_of(&self, profile: &str, spec: &HardwareProfileSpec, node: &NodeFacts) -> Vec<Found> {
+        let rule = spec
+            .discovery
+            .as_ref()
+            .and_then(|discovery| discovery.emulated.as_ref())
+            .filter(|rule| rule.nodes.matches(&node.labels));
+        let count = rule.map_or(0, |rule| rule.count);
+        (0..count)
+            .map(|ordinal| {
+                let id = format!("{profile}-{ordinal}");
+                Found {
+                    node: self.paths.emulated_node(&id),
+                    id,
+                    profile: profile.to_owned(),
+                    class: spec.class,
+                    emulated: true,
+                    external: false,
+                    group: spec.device_group.unwrap_or(DEVICE_GROUP),
+                    power: spec.power.clone().unwrap_or_default(),
+                    sysfs: None,
+                    address: None,
+                    driver: None,
+                    numa_node: None,
+                    place: None,
+                    lost: false,
+                }
+            })
             .collect()
     }
 
@@ -102,31 +134,13 @@ impl Emulated {
 }
 
 impl Source for Emulated {
-    fn find(&self, profile: &str, spec: &HardwareProfileSpec, node: &NodeFacts) -> Vec<Found> {
-        let Some(rule) = spec
-            .discovery
-            .as_ref()
-            .and_then(|discovery| discovery.emulated.as_ref())
-        else {
-            return Vec::new();
-        };
-        if !rule.nodes.matches(&node.labels) {
-            return Vec::new();
+    fn find(&self, search: &Search<'_>) -> Discovered {
+        let profiles = search.profiles.iter();
+        let found = profiles.flat_map(|(name, spec)| self.devices_of(name, spec, search.node));
+        Discovered {
+            found: found.collect(),
+            notes: Vec::new(),
         }
-        (0..rule.count)
-            .map(|ordinal| {
-                let id = format!("{profile}-{ordinal}");
-                Found {
-                    node: self.paths.emulated_node(&id),
-                    id,
-                    profile: profile.to_owned(),
-                    class: spec.class,
-                    emulated: true,
-                    group: spec.device_group.unwrap_or(DEVICE_GROUP),
-                    power: spec.power.clone().unwrap_or_default(),
-                }
-            })
-            .collect()
     }
 
     fn prepare(&self, found: &Found) -> Result<(), PrepareError> {
@@ -224,10 +238,10 @@ mod tests {
         }))
         .unwrap();
         let mut node = NodeFacts::default();
-        assert!(source.find("gpu", &spec, &node).is_empty());
+        assert!(source.devices_of("gpu", &spec, &node).is_empty());
         node.labels.insert("site".into(), "a".into());
         let ids: Vec<_> = source
-            .find("gpu", &spec, &node)
+            .devices_of("gpu", &spec, &node)
             .into_iter()
             .map(|found| found.id)
             .collect();

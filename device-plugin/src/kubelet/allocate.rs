@@ -1,13 +1,11 @@
-//! What a container gets with its devices, and which devices it had better get. Pure.
+//! What a container gets with its devices. Pure.
 
-use super::api::{
-    CdiDevice, ContainerAllocateResponse, ContainerPreferredAllocationRequest, Device as WireDevice, Mount,
-};
+use super::api::{CdiDevice, ContainerAllocateResponse, Device as WireDevice, Mount, NumaNode, TopologyInfo};
+use super::replicas::{devices_of, replica_ids, replicas_of};
 use super::{HEALTHY, UNHEALTHY};
 use crate::cdi;
 use crate::paths::Paths;
 use crate::state::{Device, Node};
-use perwatt_crds::inventory::DeviceHealth;
 use perwatt_device_socket::{CONTAINER_DIR, DEVICE_ID_ENV, DEVICE_NODE_ENV};
 
 /// Why devices cannot be given to a container.
@@ -30,13 +28,22 @@ pub enum AllocateError {
 /// The devices of a profile as the kubelet takes them.
 #[must_use]
 pub fn build_list(profile: &str, node: &Node) -> Vec<WireDevice> {
+    let replicas = replicas_of(profile, node);
     node.devices_of(profile)
-        .map(|device| WireDevice {
-            id: device.found.id.clone(),
-            health: if device.view.usable { HEALTHY } else { UNHEALTHY }.to_owned(),
-            topology: None,
+        .flat_map(|device| {
+            replica_ids(&device.found.id, replicas).map(|id| WireDevice {
+                id,
+                health: if device.view.usable { HEALTHY } else { UNHEALTHY }.to_owned(),
+                topology: device.found.numa_node.map(topology),
+            })
         })
         .collect()
+}
+
+fn topology(numa_node: u32) -> TopologyInfo {
+    TopologyInfo {
+        nodes: vec![NumaNode { id: numa_node.into() }],
+    }
 }
 
 /// What a container gets with the devices `ids`. Health is no reason to refuse: the container
@@ -50,6 +57,7 @@ pub fn build_response(
     node: &Node,
     ids: &[String],
 ) -> Result<ContainerAllocateResponse, AllocateError> {
+    let ids = &devices_of(ids);
     let devices = ids
         .iter()
         .map(|id| find(profile, node, id))
@@ -57,7 +65,7 @@ pub fn build_response(
     let join = |texts: Vec<String>| texts.join(",");
     let nodes = devices
         .iter()
-        .map(|device| device.found.container_node())
+        .filter_map(|device| device.found.container_node())
         .collect();
     // One device has the folder that runtimes know; of several, each has one named after it too.
     let first = ids.first().map(|id| mount(paths, id, CONTAINER_DIR.to_owned()));
@@ -113,32 +121,11 @@ fn mount(paths: &Paths, id: &str, container_path: String) -> Mount {
     }
 }
 
-/// The devices to prefer: those the kubelet insists on, then well before degraded, cool before
-/// warm, and by name so that the choice is always the same.
-#[must_use]
-pub fn choose(node: &Node, request: &ContainerPreferredAllocationRequest) -> Vec<String> {
-    let wanted = usize::try_from(request.allocation_size).unwrap_or(0);
-    let mut chosen = request.must_include_device_ids.clone();
-    let mut rest: Vec<&String> = request
-        .available_device_ids
-        .iter()
-        .filter(|id| !chosen.contains(id))
-        .collect();
-    rest.sort_by_key(|id| {
-        let view = node.devices.get(*id).map(|device| &device.view);
-        let well = view.is_some_and(|view| view.health == DeviceHealth::Healthy);
-        (!well, view.and_then(|view| view.band), (*id).clone())
-    });
-    chosen.extend(rest.into_iter().cloned());
-    chosen.truncate(wanted);
-    chosen
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixtures;
-    use perwatt_crds::inventory::TemperatureBand;
+    use perwatt_crds::inventory::DeviceHealth;
     use std::path::Path;
 
     fn node() -> (Paths, Node) {
@@ -197,17 +184,34 @@ mod tests {
     }
 
     #[test]
-    fn well_and_cool_devices_come_first() {
-        let (_, mut node) = node();
-        node.devices.get_mut("chip-0").unwrap().view.health = DeviceHealth::Degraded;
-        node.devices.get_mut("chip-1").unwrap().view.band = Some(TemperatureBand::Warm);
-        let mut request = ContainerPreferredAllocationRequest {
-            available_device_ids: node.devices.keys().cloned().collect(),
-            must_include_device_ids: vec![],
-            allocation_size: 3,
-        };
-        assert_eq!(choose(&node, &request), ["chip-2", "chip-3", "chip-1"]);
-        request.must_include_device_ids = vec!["chip-0".into()];
-        assert_eq!(choose(&node, &request), ["chip-0", "chip-2", "chip-3"]);
+    fn a_shared_device_is_several_to_the_kubelet_and_one_to_a_container() {
+        let (paths, mut node) = node();
+        let mut spec = fixtures::profile(1);
+        spec.sharing = Some(perwatt_crds::discovery::Sharing {
+            replicas: 3,
+            multi_model: true,
+        });
+        node.profiles.insert("chip".into(), spec.into());
+        let listed = build_list("chip", &node);
+        assert_eq!(listed.len(), 12);
+        assert_eq!(listed[2].id, "chip-0::2");
+        let ids = ["chip-0::2".to_owned(), "chip-0".to_owned()];
+        let response = build_response(&paths, "chip", &node, &ids).unwrap();
+        assert_eq!(response.envs["PERWATT_DEVICE_ID"], "chip-0");
+        assert_eq!(response.cdi_devices.len(), 1);
+        assert_eq!(response.mounts.len(), 1);
+    }
+
+    #[test]
+    fn a_real_device_tells_its_own_node_and_its_numa_node() {
+        let (paths, mut node) = node();
+        let found = std::sync::Arc::make_mut(&mut node.devices.get_mut("chip-0").unwrap().found);
+        found.place = Some(fixtures::place());
+        found.numa_node = Some(1);
+        let response = build_response(&paths, "chip", &node, &["chip-0".into()]).unwrap();
+        assert_eq!(response.envs["PERWATT_DEVICE_NODE"], "/dev/dri/card0");
+        let topology = build_list("chip", &node)[0].topology.clone().unwrap();
+        assert_eq!(topology.nodes[0].id, 1);
+        assert_eq!(build_list("chip", &node)[1].topology, None);
     }
 }

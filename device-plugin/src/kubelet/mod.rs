@@ -1,10 +1,14 @@
 //! The kubelet's device plugin API: one plugin for each profile.
 //!
+//! A device that several containers may share is several to the kubelet: see `replicas`.
+//!
 //! `service` answers the kubelet, `allocate` says what a container gets, `plugin` keeps a
 //! plugin registered through restarts of either side.
 
 pub mod allocate;
 pub mod plugin;
+pub mod prefer;
+pub mod replicas;
 pub mod service;
 
 /// The API as it goes over the wire, generated from `proto/deviceplugin.proto`.

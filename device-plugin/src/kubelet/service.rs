@@ -1,12 +1,13 @@
 //! Answers the kubelet for one profile.
 
-use super::allocate::{build_list, build_response, choose};
+use super::allocate::{build_list, build_response};
 use super::api::device_plugin_server::DevicePlugin;
 use super::api::{
     AllocateRequest, AllocateResponse, ContainerPreferredAllocationResponse, DevicePluginOptions, Empty,
     ListAndWatchResponse, PreStartContainerRequest, PreStartContainerResponse, PreferredAllocationRequest,
     PreferredAllocationResponse,
 };
+use super::prefer::choose;
 use crate::cdi;
 use crate::metrics::Metrics;
 use crate::paths::Paths;
