@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::try_join_all;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustix::process::Signal;
 use tokio::process::Command;
 
 pub use self::error::{Error, Result};
@@ -238,6 +239,25 @@ impl Cluster {
     /// Checks that every part still runs; says which does not, with its last lines.
     pub fn check_parts(&self) -> Result<()> {
         self.launcher.check_alive(&self.parts())
+    }
+
+    /// Stops the API server as a network that swallows everything would: nobody is refused, nobody is answered.
+    pub fn stop_api_server(&self) -> Result<()> {
+        self.signal_api_server(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn go_on_api_server(&self) -> Result<()> {
+        self.signal_api_server(Signal::CONT)
+    }
+
+    fn signal_api_server(&self, signal: Signal) -> Result<()> {
+        let part = "kube-apiserver";
+        self.launcher.check_alive(&[part.to_owned()])?;
+        if let Some(process) = self.launcher.process(part) {
+            process.signal(signal);
+        }
+        Ok(())
     }
 
     fn parts(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use perwatt_e2e::wait::{DEADLINE, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Kills the processes of a program inside one pod, by pid: its control group names the pod.
-fn kill(program: &str, pod_uid: &str) {
+pub fn kill(program: &str, pod_uid: &str) {
     let pids = processes(program, pod_uid);
     assert!(!pids.is_empty(), "{program} runs in pod {pod_uid}");
     for pid in pids {

@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod devices;
 mod faults;
 mod kills;
 mod serving;
@@ -153,6 +154,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run(
             "an upgrade applies the definitions and disturbs no pod",
             api::upgrade(&world),
+        )
+        .await;
+    steps
+        .run(
+            "the kubelet's view of devices and ours are the same after every fault",
+            devices::faults(&world),
         )
         .await;
     steps
