@@ -40,9 +40,10 @@ fn build_device(device: &Device) -> DeviceStatus {
         reasons: view.reasons.clone(),
         last_transition_time: Time(device.since),
         firmware: view.firmware.clone(),
-        driver: None,
+        driver: view.driver.clone(),
         numa_node: None,
         temperature: view.band,
+        pod: device.holders.first().cloned(),
         runtime: device.report.clone(),
     }
 }
@@ -150,6 +151,7 @@ mod tests {
         device.view.reasons = vec![HealthReason {
             dimension: HealthDimension::Fault,
             message: "device chip-1 broke".into(),
+            recovery: Default::default(),
         }];
         device.report = Some(RuntimeReport {
             namespace: "audio".into(),

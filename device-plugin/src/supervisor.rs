@@ -3,6 +3,7 @@
 use crate::cdi;
 use crate::checkpoint::{Checkpoint, SavedDevice};
 use crate::discovery::{Found, Source};
+use crate::energy::holders::Holders;
 use crate::files::remove_socket;
 use crate::health::View;
 use crate::known::{Known, resource_name};
@@ -230,6 +231,7 @@ impl Supervisor {
             since,
             since_start,
             report: saved.and_then(|saved| saved.report),
+            holders: Holders::default(),
         }
     }
 

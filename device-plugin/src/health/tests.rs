@@ -1,8 +1,12 @@
 use super::*;
+use crate::constants::{RECOVERY_STABLE, UNKNOWN_GRACE};
 use crate::fixtures::{found, well};
 use crate::paths::Paths;
 use perwatt_crds::inventory::HealthDimension;
 use std::path::Path;
+
+#[path = "dimension_tests.rs"]
+mod dimensions;
 
 struct Bench {
     judge: Judge,
