@@ -12,6 +12,7 @@ use crate::kubelet::plugin::Context;
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
 use crate::paths::Paths;
+use crate::podresources;
 use crate::publish::Publisher;
 use crate::readiness::Readiness;
 use crate::state::Shared;
@@ -79,6 +80,10 @@ impl Agent {
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(cdi::keep(paths.clone(), context.shared.clone()));
+        tasks.spawn(podresources::follow(
+            paths.services.pod_resources.clone(),
+            context.shared.clone(),
+        ));
         let follower = Follower {
             context: context.clone(),
             checkpoint: Checkpoint::load(&paths, node_name),

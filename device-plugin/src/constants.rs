@@ -58,6 +58,9 @@ pub const VENDOR_OUTPUT_BYTES: u64 = 4096;
 /// How often figures that change with every sample are sent to the runtimes of a device.
 pub const FIGURES_PACE: Duration = Duration::from_secs(1);
 
+/// How long a device's connections outlive its socket, so that the last word reaches runtimes.
+pub const LAST_WORD: Duration = Duration::from_millis(200);
+
 /// How often the kubelet is asked which pods hold which devices, and how long it may take.
 pub const POD_RESOURCES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 

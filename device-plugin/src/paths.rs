@@ -1,5 +1,6 @@
 //! Where the agent reads and writes on its node.
 
+use crate::services::Services;
 use std::path::{Path, PathBuf};
 
 /// The folders of the agent. Each is the same path inside and outside its container, because
@@ -30,6 +31,9 @@ pub struct Paths {
         global = true
     )]
     pub cdi: PathBuf,
+    /// Services of the node that the agent asks.
+    #[command(flatten)]
+    pub services: Services,
 }
 
 impl Paths {
@@ -40,6 +44,7 @@ impl Paths {
             root: folder.join("run/perwatt"),
             kubelet: folder.join("kubelet/device-plugins"),
             cdi: folder.join("run/cdi"),
+            services: Services::below(folder),
         }
     }
 

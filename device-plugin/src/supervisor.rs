@@ -150,12 +150,18 @@ impl Supervisor {
                 served.plugin.end(Life::Removed).await;
             }
         }
-        self.devices.retain(|id, _| wanted.contains_key(id));
+        // First, so that the sockets have a last word.
         self.context.shared.update(|node| {
             let before = node.devices.len();
             node.devices.retain(|id, _| wanted.contains_key(id));
             node.devices.len() != before
         });
+        for (id, running) in &mut self.devices {
+            if !wanted.contains_key(id) {
+                running.socket.take().into_iter().for_each(DeviceSocket::leave);
+            }
+        }
+        self.devices.retain(|id, _| wanted.contains_key(id));
     }
 
     /// New devices, and those whose profile has changed: made ready and read side by side, so
@@ -180,7 +186,9 @@ impl Supervisor {
         let before = self.context.shared.usable(&found.id);
         let usable = before.or_else(|| self.saved.get(&found.id).map(|saved| saved.usable));
         let files = self.context.files.clone();
-        let mut monitor = Monitor::new(found.clone(), source, files, usable.unwrap_or(false));
+        let probes = &self.context.paths.services.probes;
+        let mut monitor =
+            Monitor::new(found.clone(), source, files, usable.unwrap_or(false)).with_vendor_probe(probes);
         let view = monitor.look().await;
         (found, monitor, view)
     }

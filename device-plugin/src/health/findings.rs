@@ -119,22 +119,30 @@ pub(super) fn determine_findings(found: &Found, facts: &Facts, heat: Option<Heat
 }
 
 fn check_lost(found: &Found, facts: &Facts) -> Option<Finding> {
-    let text = match (&facts.node, value(&facts.present)) {
-        (Err(text), _) => text.clone(),
-        (_, Some(false)) if found.emulated => format!(
-            "device {} is gone from its bus: its control file present says false",
-            found.id
-        ),
-        (_, Some(false)) => format!(
-            "device {} is gone from its bus: plug it in again, or look into the node's kernel log for why it left",
-            found.id
-        ),
-        _ => return None,
-    };
     let recovery = if found.emulated {
         Recovery::Itself
     } else {
         Recovery::Replug
+    };
+    let (recovery, text) = match (&facts.node, value(&facts.present), facts.faults.first()) {
+        // Who could tell why it is lost knows best what brings it back.
+        (_, Some(false), Some(fault)) => (fault.recovery, format!("device {} {}", found.id, fault.text)),
+        (Err(text), ..) => (recovery, text.clone()),
+        (_, Some(false), _) if found.emulated => {
+            let text = format!(
+                "device {} is gone from its bus: its control file present says false",
+                found.id
+            );
+            (recovery, text)
+        }
+        (_, Some(false), _) => {
+            let text = format!(
+                "device {} is gone from its bus: plug it in again, or look into the node's kernel log for why it left",
+                found.id
+            );
+            (recovery, text)
+        }
+        _ => return None,
     };
     Some(ends_by(
         recovery,
