@@ -156,7 +156,7 @@ fn trial(load: &Load, meter: Meter, trouble: Trouble) -> Outcome {
                 milliwatts: milli((load.watts)(t)),
                 shape: Shape::Point,
             },
-            Meter::Counter => counter(&drawn, t, trouble),
+            Meter::Counter => counter(drawn, t, trouble),
         };
         let before = integrator.totals().unobserved;
         integrator.add(Duration::from_secs_f64(t), sample, FigureSource::Measured);

@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::bus::{Bus, Errors, Link};
-use crate::constants::{
-    BUS_ERRORS_COUNT_FOR, CORRECTABLE_BURST, FLAPPING, LINK_SETTLES, SENSOR_EXPIRES, VENDOR_PROBE,
-};
+use crate::constants::{BUS_ERRORS_COUNT_FOR, CORRECTABLE_BURST, LINK_SETTLES, SENSOR_EXPIRES, VENDOR_PROBE};
 use crate::discovery::Fault;
 use crate::telemetry::{Telemetry, Throttle};
 use crate::vendor::VendorReport;
@@ -366,46 +364,4 @@ fn a_sensor_that_falls_silent_counts_and_one_that_sleeps_does_not() {
         bench.after(RECOVERY_STABLE, asleep()).view.health,
         DeviceHealth::Healthy
     );
-}
-
-#[test]
-fn a_device_that_flaps_must_be_well_for_longer() {
-    let mut bench = Bench::new();
-    let (falls, _, cool_down) = FLAPPING;
-    bench.now(well());
-    for fall in 0..=falls {
-        bench.now(says(DeviceHealth::Unhealthy));
-        bench.now(well());
-        let view = bench.after(RECOVERY_STABLE, well()).view;
-        let health = if fall < falls {
-            DeviceHealth::Healthy
-        } else {
-            DeviceHealth::Unhealthy
-        };
-        assert_eq!(view.health, health, "after {fall} falls");
-    }
-    assert_eq!(bench.after(cool_down, well()).view.health, DeviceHealth::Healthy);
-}
-
-#[test]
-fn one_good_probe_is_not_enough_however_long_it_took() {
-    let mut bench = Bench::new();
-    bench.now(says(DeviceHealth::Unhealthy));
-    assert_eq!(
-        bench.after(RECOVERY_STABLE * 60, well()).view.health,
-        DeviceHealth::Unhealthy
-    );
-    assert_eq!(
-        bench.after(RECOVERY_STABLE, well()).view.health,
-        DeviceHealth::Healthy
-    );
-}
-
-#[test]
-fn figures_alone_are_no_news() {
-    let (mut bench, mut other) = (Bench::new(), Bench::new());
-    let (one, two) = (bench.now(at(96)).view, other.now(at(97)).view);
-    assert_ne!(one, two);
-    assert!(one.says_the_same(&two));
-    assert!(!one.says_the_same(&other.now(at(106)).view));
 }

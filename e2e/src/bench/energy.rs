@@ -12,7 +12,8 @@ pub fn measure() -> Vec<Figure> {
         .into_iter()
         .filter_map(|meter| {
             let of_meter = outcomes.iter().filter(|outcome| outcome.name.contains(meter));
-            let worst = of_meter.max_by(|one, other| one.error_percent().total_cmp(&other.error_percent()))?;
+            let worst =
+                of_meter.max_by(|one, other| one.error_percent().total_cmp(&other.error_percent()))?;
             Some(figure(&format!("worst error, {meter} ({})", worst.name), worst))
         })
         .collect();
