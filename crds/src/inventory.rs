@@ -162,6 +162,10 @@ pub struct DeviceStatus {
     /// How hot it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<TemperatureBand>,
+    /// The pod that the kubelet has given the device to; left out while it is free, or the kubelet
+    /// does not say. Of a shared device it is the first by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRef>,
     /// What the runtime that holds the device says of itself; left out when none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeReport>,
@@ -202,6 +206,43 @@ pub struct HealthReason {
     /// What happened and what to do.
     #[schemars(length(max = 1024))]
     pub message: String,
+    /// What it takes for this to end.
+    #[serde(default, skip_serializing_if = "Recovery::is_itself")]
+    pub recovery: Recovery,
+}
+
+/// What it takes for a finding to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Recovery {
+    /// It may end by itself.
+    #[default]
+    Itself,
+    /// The device must be unplugged and plugged in again, or removed from its bus and found again.
+    Replug,
+    /// The node must restart.
+    Reboot,
+    /// A person must change something: firmware, driver, profile, or the device itself.
+    Person,
+}
+
+impl Recovery {
+    /// Whether it may end by itself.
+    #[must_use]
+    pub fn is_itself(&self) -> bool {
+        *self == Self::Itself
+    }
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRef {
+    /// Its namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
 }
 
 /// What of a device can be unwell.
@@ -220,6 +261,10 @@ pub enum HealthDimension {
     Fault,
     /// Its probes gave no fresh answer.
     Unmonitored,
+    /// No driver is bound to it.
+    Driver,
+    /// Its bus loses data, or is narrower or slower than both ends can do.
+    Link,
 }
 
 impl HealthDimension {
@@ -233,6 +278,8 @@ impl HealthDimension {
             Self::Firmware => "firmware",
             Self::Fault => "fault",
             Self::Unmonitored => "unmonitored",
+            Self::Driver => "driver",
+            Self::Link => "link",
         }
     }
 }

@@ -86,6 +86,15 @@ pub struct HardwareProfileSpec {
     #[schemars(length(max = 16), inner(length(max = 512)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
+    /// At which temperatures the device slows down, returns, and must not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thermal: Option<Thermal>,
+    /// Which firmware and driver the device may be used with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwarePolicy>,
+    /// How long the maker supports the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<Lifecycle>,
     /// Who runs models on the device; left out, the runtime does, as `model.yaml` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<ProfileBackend>,
@@ -241,6 +250,76 @@ pub struct Power {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_000_000))]
     pub max_milliwatts: Option<u32>,
+}
+
+/// Temperatures at which a device changes what it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.resumeCelsius) || self.resumeCelsius < self.throttleCelsius").message("thermal.resumeCelsius must lie below throttleCelsius: there the device has cooled down"),
+    validation = Rule::new("!has(self.criticalCelsius) || self.criticalCelsius > self.throttleCelsius").message("thermal.criticalCelsius must lie above throttleCelsius: there the device must not be used")
+)]
+pub struct Thermal {
+    /// From here on the device slows itself down: Degraded.
+    #[schemars(range(min = 20, max = 150))]
+    pub throttle_celsius: i32,
+    /// Down to here it must cool before it counts as no longer throttling. Default: 3 degrees below throttleCelsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 150))]
+    pub resume_celsius: Option<i32>,
+    /// From here on it must not be used: Unhealthy. Default: 10 degrees above throttleCelsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 20, max = 200))]
+    pub critical_celsius: Option<i32>,
+}
+
+/// Which firmware a device may be used with. Versions are compared number by number, so that
+/// 10.0 is newer than 9.0; a version without any number cannot be compared, and that is a finding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.minimum) || self.minimum.matches('[0-9]')").message("firmware.minimum must contain a number, such as \"4.17.0\": it is compared number by number"),
+    validation = Rule::new("!has(self.maximum) || self.maximum.matches('[0-9]')").message("firmware.maximum must contain a number, such as \"4.99\": it is compared number by number")
+)]
+pub struct FirmwarePolicy {
+    /// The oldest firmware that may be used; an older one is Degraded: it keeps its pods and gets no new ones.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<String>,
+    /// The newest firmware that may be used, as far as it is written out: "4.17" holds 4.17.9 too.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<String>,
+    /// Firmware that must not be used: Unhealthy.
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<String>,
+    /// What the driver's version must be to the firmware's.
+    #[serde(default)]
+    pub driver: DriverPolicy,
+}
+
+/// What a driver's version must be to the firmware's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DriverPolicy {
+    /// Nothing.
+    #[default]
+    Any,
+    /// The same, as far as both are written out; else the device is Unhealthy.
+    MustMatch,
+}
+
+/// How long a device is supported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Lifecycle {
+    /// The last day on which the maker supports it, as YYYY-MM-DD.
+    #[schemars(
+        length(max = 10),
+        regex(pattern = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supported_until: Option<String>,
 }
 
 /// Where such devices are, summed over the nodes' inventories.

@@ -3,7 +3,7 @@
 use crate::cdi;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cluster::{self, Watch};
-use crate::constants::FIRST_LOOK;
+use crate::constants::{FIRST_LOOK, NVML_DEADLINE};
 use crate::discovery::Source;
 use crate::discovery::host::Host;
 use crate::discovery::hotplug;
@@ -15,7 +15,9 @@ use crate::known::Known;
 use crate::kubelet::plugin::Context;
 use crate::lock::{Lock, LockError};
 use crate::metrics::Metrics;
+use crate::nvml::Library;
 use crate::paths::Paths;
+use crate::podresources;
 use crate::publish::Publisher;
 use crate::readiness::Readiness;
 use crate::state::Shared;
@@ -83,6 +85,10 @@ impl Agent {
         let (stop, stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(cdi::keep(paths.clone(), context.shared.clone()));
+        tasks.spawn(podresources::follow(
+            paths.services.pod_resources.clone(),
+            context.shared.clone(),
+        ));
         let follower = Follower {
             context: context.clone(),
             checkpoint: Checkpoint::load(&paths, node_name),
@@ -128,6 +134,13 @@ impl Follower {
         let checkpoint = self.checkpoint.take();
         let mut snapshots = look_at_host(&paths).await;
         let host = Host::new(paths.host.clone(), snapshots.clone());
+        let host = match Library::start(paths.services.nvml.clone(), NVML_DEADLINE) {
+            Ok(library) => host.with_nvidia(library),
+            Err(error) => {
+                tracing::warn!(%error, "NVIDIA's library is not asked");
+                host
+            }
+        };
         let sources: Vec<Arc<dyn Source>> = vec![Arc::new(Emulated::new(paths.clone())), Arc::new(host)];
         let mut supervisor = Supervisor::new(self.context.clone(), sources, checkpoint.as_ref());
         if let Some(checkpoint) = checkpoint {

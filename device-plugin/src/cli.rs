@@ -32,7 +32,7 @@ enum Command {
     Emulate {
         /// Id of the device, such as asic-emulated-0; without it, the devices are listed.
         device: Option<String>,
-        /// What to set: health, temperature, power, firmware, present; such as health=Unhealthy.
+        /// What to set: health, temperature, power, firmware, present, utilisation, delay, flap; such as health=Unhealthy.
         #[arg(value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },

@@ -20,11 +20,14 @@ pub mod snapshot;
 pub mod tree;
 mod usb;
 
+use crate::bus::Bus;
 use crate::known::NodeFacts;
+use crate::telemetry::Telemetry;
+use crate::vendor::VendorReport;
 use nodes::DeviceNode;
 use perwatt_crds::HardwareProfileSpec;
-use perwatt_crds::inventory::DeviceHealth;
-use perwatt_crds::profile::{DeviceClass, Power};
+use perwatt_crds::inventory::{DeviceHealth, Recovery};
+use perwatt_crds::profile::{DeviceClass, FirmwarePolicy, Power, Thermal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,6 +64,8 @@ pub struct Found {
     /// Whether the last look at the machine did not see it at its place. What it is then its probe
     /// says.
     pub lost: bool,
+    /// What its profile says of its health.
+    pub rules: Rules,
 }
 
 /// Where a device was found, and what was there: all that is remembered of one that is lost.
@@ -87,6 +92,26 @@ pub struct Place {
     /// Device nodes that its profile asks for and it has not.
     #[serde(default)]
     pub missing: Option<String>,
+}
+
+/// What a profile says of the health of its devices.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    /// Temperatures at which it changes.
+    pub thermal: Option<Thermal>,
+    /// Firmware and driver that it may be used with.
+    pub firmware: Option<FirmwarePolicy>,
+}
+
+impl Rules {
+    /// The rules of a profile.
+    #[must_use]
+    pub fn of(spec: &HardwareProfileSpec) -> Self {
+        Self {
+            thermal: spec.thermal.clone(),
+            firmware: spec.firmware.clone(),
+        }
+    }
 }
 
 impl Found {
@@ -161,22 +186,83 @@ pub struct Reading {
     pub power: Field<u32>,
     /// Firmware version.
     pub firmware: Field<String>,
+    /// The rest of what its sensors tell.
+    pub telemetry: Telemetry,
+    /// Its driver, errors and link.
+    pub bus: Bus,
+    /// Errors that it reports of itself, beside `health`.
+    pub faults: Vec<Fault>,
+    /// What the vendor's own probe said last, where there is one.
+    pub vendor: Option<VendorReport>,
     /// Set when the probe gave no answer in time; then nothing else counts.
     pub stale: Option<String>,
+    /// When the source knows that it will tell something else, without a file that changes.
+    pub again: Option<std::time::Duration>,
+}
+
+/// An error that a device reports of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What it makes of the device.
+    pub health: DeviceHealth,
+    /// What it takes to end.
+    pub recovery: Recovery,
+    /// What happened and what to do; the device is named before it.
+    pub text: String,
 }
 
 impl Reading {
-    /// A probe that gave no answer.
+    /// Of a device that tells nothing; a source fills in what its devices tell.
     #[must_use]
-    pub fn stale(text: String) -> Self {
+    pub fn silent(node: Result<(u32, u32), String>) -> Self {
         Self {
-            node: Err(String::new()),
+            node,
             present: Field::Absent,
             health: Field::Absent,
             temperature: Field::Absent,
             power: Field::Absent,
             firmware: Field::Absent,
+            telemetry: Telemetry::default(),
+            bus: Bus::default(),
+            faults: Vec::new(),
+            vendor: None,
+            stale: None,
+            again: None,
+        }
+    }
+
+    /// What the kernel tells of the device whose folder in sysfs is `sysfs`, on a host whose
+    /// file system begins at `root`: sensors, driver, errors, link and firmware. Whether it is
+    /// present, and its device node, are the source's to say.
+    #[must_use]
+    pub fn of_sysfs(
+        root: &std::path::Path,
+        sysfs: &std::path::Path,
+        node: Result<(u32, u32), String>,
+    ) -> Self {
+        let readings = crate::telemetry::read(root, sysfs);
+        // A device's firmware is asked of it, and a sleeping one is left to sleep.
+        let firmware = match readings.telemetry.asleep {
+            true => Field::Absent,
+            false => crate::firmware::read(sysfs),
+        };
+        Self {
+            present: Field::Value(sysfs.is_dir()),
+            temperature: readings.temperature,
+            power: readings.power,
+            telemetry: readings.telemetry,
+            firmware,
+            bus: crate::bus::read(sysfs),
+            ..Self::silent(node)
+        }
+    }
+
+    /// A probe that gave no answer.
+    #[must_use]
+    pub fn stale(text: String) -> Self {
+        Self {
             stale: Some(text),
+            ..Self::silent(Err(String::new()))
         }
     }
 }

@@ -64,13 +64,16 @@ pub fn place() -> crate::discovery::Place {
 /// What a device reads that is well.
 pub fn well() -> Reading {
     Reading {
-        node: Ok((1, 3)),
         present: crate::discovery::Field::Value(true),
         health: crate::discovery::Field::Value(perwatt_crds::inventory::DeviceHealth::Healthy),
         temperature: crate::discovery::Field::Value(40_000),
         power: crate::discovery::Field::Absent,
         firmware: crate::discovery::Field::Value("1.0.0".into()),
-        stale: None,
+        telemetry: crate::telemetry::Telemetry {
+            source: crate::telemetry::FigureSource::Modelled,
+            ..Default::default()
+        },
+        ..Reading::silent(Ok((1, 3)))
     }
 }
 
@@ -95,6 +98,7 @@ pub fn node(paths: &Paths) -> crate::state::Node {
         since: jiff::Timestamp::UNIX_EPOCH,
         since_start: false,
         report: None,
+        holders: Default::default(),
     };
     crate::state::Node {
         profiles: [("chip".to_owned(), profile(1).into())].into(),

@@ -40,9 +40,14 @@ fn build_device(device: &Device) -> DeviceStatus {
         reasons: view.reasons.clone(),
         last_transition_time: Time(device.since),
         firmware: view.firmware.clone(),
-        driver: found.driver.clone().map(|driver| clip(driver, 64)),
+        driver: view
+            .driver
+            .clone()
+            .or_else(|| found.driver.clone())
+            .map(|driver| clip(driver, 64)),
         numa_node: found.numa_node,
         temperature: view.band,
+        pod: device.holders.first().cloned(),
         runtime: device.report.clone(),
     }
 }
@@ -162,6 +167,7 @@ mod tests {
         device.view.reasons = vec![HealthReason {
             dimension: HealthDimension::Fault,
             message: "device chip-1 broke".into(),
+            recovery: Default::default(),
         }];
         device.report = Some(RuntimeReport {
             namespace: "audio".into(),

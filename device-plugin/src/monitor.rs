@@ -1,12 +1,15 @@
 //! Probes one device for as long as it exists.
 
 use crate::backoff::scattered;
-use crate::constants::{POLL, PROBE_DEADLINE};
-use crate::discovery::{Found, Reading, Source};
+use crate::constants::{POLL, PROBE_DEADLINE, SAMPLE};
+use crate::discovery::{Field, Found, Reading, Source};
+use crate::energy::meter::Meter;
 use crate::filewatch::FileWatch;
 use crate::health::{Judge, View};
 use crate::state::Shared;
+use crate::vendor::VendorProbe;
 use jiff::Timestamp;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -20,8 +23,11 @@ pub struct Monitor {
     files: FileWatch,
     changed: Arc<Notify>,
     judge: Judge,
+    meter: Meter,
+    vendor: Option<VendorProbe>,
     late: Option<JoinHandle<Reading>>,
     again: Option<Duration>,
+    poll: Duration,
 }
 
 impl Monitor {
@@ -35,17 +41,35 @@ impl Monitor {
             files,
             changed: Arc::default(),
             judge,
+            meter: Meter::default(),
+            vendor: None,
             late: None,
             again: None,
+            poll: POLL,
         }
+    }
+
+    /// Runs the vendor's own probe of the device beside ours, where `folder` has one.
+    #[must_use]
+    pub fn with_vendor_probe(mut self, folder: &Path) -> Self {
+        self.vendor = VendorProbe::start(folder, self.found.clone(), self.changed.clone());
+        self
     }
 
     /// Probes once.
     pub async fn look(&mut self) -> View {
-        let reading = self.read().await;
-        let judgement = self.judge.judge(&self.found, reading, Instant::now());
-        self.again = judgement.again;
-        judgement.view
+        let mut reading = self.read().await;
+        let now = Instant::now();
+        reading.vendor = self.vendor.as_ref().and_then(|probe| probe.report(now));
+        let figures = self.meter.take(&self.found, &reading, since_boot());
+        self.poll = poll(&self.found, &reading);
+        let source_again = reading.again;
+        let judgement = self.judge.judge(&self.found, reading, now);
+        self.again = judgement.again.into_iter().chain(source_again).min();
+        View {
+            figures,
+            ..judgement.view
+        }
     }
 
     /// Probes on every change, on a timer, and when a wait of the judge ends. `updates` tells what
@@ -53,7 +77,7 @@ impl Monitor {
     pub async fn run(mut self, shared: Shared, mut updates: watch::Receiver<Arc<Found>>) {
         loop {
             // Scattered, or a hundred devices would be probed in one moment by a hundred threads.
-            let poll = scattered(POLL);
+            let poll = scattered(self.poll);
             let wait = self.again.map_or(poll, |again| again.min(poll));
             tokio::select! {
                 () = self.changed.notified() => {}
@@ -95,6 +119,28 @@ impl Monitor {
             source.probe(&found)
         })
     }
+}
+
+/// A device that tells its power is read often enough to sum it. What an emulated one tells
+/// holds until somebody changes it, and a sleeping one is not to be looked at.
+fn poll(found: &Found, reading: &Reading) -> Duration {
+    let telemetry = &reading.telemetry;
+    let tells =
+        telemetry.energy.is_some() || telemetry.busy.is_some() || matches!(reading.power, Field::Value(_));
+    if tells && !found.emulated && !telemetry.asleep {
+        SAMPLE
+    } else {
+        POLL
+    }
+}
+
+/// Time since the node's boot. It cannot be set, and goes on while the node is suspended: such a
+/// time is then seen as a gap, and not passed over.
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where the agent reads and writes on its node.
 
+use crate::services::Services;
 use std::path::{Path, PathBuf};
 
 /// The folders of the agent. Each but the host's tree is the same path inside and outside its
@@ -33,6 +34,9 @@ pub struct Paths {
         global = true
     )]
     pub cdi: PathBuf,
+    /// Services of the node that the agent asks.
+    #[command(flatten)]
+    pub services: Services,
 }
 
 impl Paths {
@@ -44,6 +48,7 @@ impl Paths {
             host: folder.join("host"),
             kubelet: folder.join("kubelet/device-plugins"),
             cdi: folder.join("run/cdi"),
+            services: Services::below(folder),
         }
     }
 

@@ -4,21 +4,22 @@
 //! messages and connections are bounded.
 
 mod connections;
+mod state;
 
-use crate::constants::{REPORT_GRACE, REPORT_GRACE_AT_START, SOCKET_CONNECTIONS};
+use crate::constants::{FIGURES_PACE, LAST_WORD, REPORT_GRACE, REPORT_GRACE_AT_START, SOCKET_CONNECTIONS};
 use crate::files::{make_dir, remove_socket};
 use crate::health::clip;
 use crate::paths::Paths;
-use crate::state::{Device as KnownDevice, Shared};
+use crate::state::Shared;
 use connections::{Connections, Incoming};
 use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use perwatt_crds::inventory::{DeviceHealth, RuntimeReport};
+use perwatt_crds::inventory::RuntimeReport;
 use perwatt_device_socket::{
-    Device, DeviceServer, DeviceState, Health, PowerSource, ReportReply, ReportRequest, SOCKET_NAME,
-    WatchRequest,
+    Device, DeviceServer, DeviceState, ReportReply, ReportRequest, SOCKET_NAME, WatchRequest,
 };
+use state::{build_state, epoch};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use std::pin::Pin;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -95,6 +97,18 @@ impl DeviceSocket {
     }
 }
 
+impl DeviceSocket {
+    /// Ends it because its device is served no more: nobody finds it from now on, and who watches
+    /// the device hears so first.
+    pub fn leave(mut self) {
+        let _ = remove_socket(&std::mem::take(&mut self.path));
+        tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORD).await;
+            drop(self);
+        });
+    }
+}
+
 fn bind(paths: &Paths, id: &str) -> std::io::Result<UnixListener> {
     // From outside only root comes this far; inside a pod the device's folder is mounted alone.
     make_dir(&paths.sockets(), 0o700)?;
@@ -150,10 +164,22 @@ impl Device for Service {
 /// Sends each state that differs from the one before; a slow reader gets the last one.
 async fn send_states(id: String, shared: Shared, sender: mpsc::Sender<Result<DeviceState, Status>>) {
     let mut node = shared.subscribe();
-    let mut last = None;
+    let mut last: Option<DeviceState> = None;
+    let epoch = epoch();
+    // Figures wake nobody: they are looked at here, and the device is not.
+    let mut figures = tokio::time::interval(FIGURES_PACE);
+    figures.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let state = node.borrow_and_update().devices.get(&id).map(build_state);
+        let state = node
+            .borrow_and_update()
+            .devices
+            .get(&id)
+            .map(|device| build_state(device, epoch));
         let Some(state) = state else {
+            if let Some(last) = last {
+                let going_away = true;
+                let _ = sender.send(Ok(DeviceState { going_away, ..last })).await;
+            }
             let gone = Status::not_found(format!("device {id} is not served any more"));
             let _ = sender.send(Err(gone)).await;
             return;
@@ -166,38 +192,9 @@ async fn send_states(id: String, shared: Shared, sender: mpsc::Sender<Result<Dev
         }
         tokio::select! {
             changed = node.changed() => if changed.is_err() { return },
+            _ = figures.tick() => {}
             () = sender.closed() => return,
         }
-    }
-}
-
-fn build_state(device: &KnownDevice) -> DeviceState {
-    let view = &device.view;
-    let reason = view.reasons.first();
-    let nameplate = device.found.power.typical_milliwatts;
-    let (active_milliwatts, power_source) = match (view.milliwatts, nameplate) {
-        (Some(told), _) if device.found.emulated => (told, PowerSource::Modelled),
-        (Some(told), _) => (told, PowerSource::Measured),
-        (None, Some(nameplate)) => (nameplate, PowerSource::Nameplate),
-        (None, None) => (0, PowerSource::Unknown),
-    };
-    let health = match view.health {
-        DeviceHealth::Healthy => Health::Healthy,
-        DeviceHealth::Degraded => Health::Degraded,
-        DeviceHealth::Unhealthy => Health::Unhealthy,
-        DeviceHealth::Unknown => Health::Unknown,
-    };
-    DeviceState {
-        id: device.found.id.clone(),
-        profile: device.found.profile.clone(),
-        health: health.into(),
-        reason: reason
-            .map(|reason| reason.dimension.as_str().to_owned())
-            .unwrap_or_default(),
-        message: reason.map(|reason| reason.message.clone()).unwrap_or_default(),
-        emulated: device.found.emulated,
-        active_milliwatts: active_milliwatts.into(),
-        power_source: power_source.into(),
     }
 }
 
@@ -234,8 +231,6 @@ fn tidy(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
-    use std::path::Path;
 
     fn request(variant: &str) -> ReportRequest {
         ReportRequest {
@@ -263,23 +258,5 @@ mod tests {
         let report = build_report(hostile, None, Timestamp::UNIX_EPOCH);
         assert!(report.active_variant.len() <= 63 && report.reason.len() <= 1024);
         assert!(!report.active_variant.contains('\n'));
-    }
-
-    #[test]
-    fn power_names_its_source() {
-        let paths = Paths::below(Path::new("/nowhere"));
-        let mut device = fixtures::node(&paths).devices.remove("chip-0").unwrap();
-        let state = build_state(&device);
-        assert_eq!(
-            (state.active_milliwatts, state.power_source()),
-            (2500, PowerSource::Nameplate)
-        );
-        device.view.milliwatts = Some(1800);
-        let state = build_state(&device);
-        assert_eq!(
-            (state.active_milliwatts, state.power_source()),
-            (1800, PowerSource::Modelled)
-        );
-        assert!(state.emulated);
     }
 }

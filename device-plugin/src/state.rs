@@ -6,10 +6,11 @@
 //! said last.
 
 use crate::discovery::Found;
+use crate::energy::holders::Holders;
 use crate::health::View;
 use jiff::Timestamp;
 use perwatt_crds::HardwareProfileSpec;
-use perwatt_crds::inventory::{DeviceHealth, RuntimeReport};
+use perwatt_crds::inventory::{DeviceHealth, PodRef, RuntimeReport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ pub struct Device {
     pub since_start: bool,
     /// What the runtime that holds it said last.
     pub report: Option<RuntimeReport>,
+    /// The pods that hold it, and the energy of each.
+    pub holders: Holders,
 }
 
 /// The devices and the profiles that this node serves.
@@ -98,15 +101,34 @@ impl Shared {
         });
     }
 
-    /// What a device is now; `at` is the time of a change of its health.
+    /// What a device is now; `at` is the time of a change of its health. For figures alone, which
+    /// change with every sample, nobody is woken.
     pub fn set_view(&self, id: &str, view: View, at: Timestamp) {
-        self.update_device(id, |device| {
+        self.update(|node| {
+            let Some(device) = node.devices.get_mut(id) else {
+                return false;
+            };
             if device.view.health != view.health {
                 tell_transition(id, device.view.health, &view);
                 device.since = at;
                 device.since_start = false;
             }
+            let drawn = view.figures.energy.since(&device.view.figures.energy);
+            device.holders.attribute(&drawn);
+            let news = !device.view.says_the_same(&view);
             device.view = view;
+            news
+        });
+    }
+
+    /// The pods that hold each device, as the kubelet says; a device that it does not name is free.
+    pub fn set_holders(&self, mut pods: BTreeMap<String, Vec<PodRef>>) {
+        self.update(|node| {
+            let mut news = false;
+            for (id, device) in &mut node.devices {
+                news |= device.holders.set(pods.remove(id).unwrap_or_default());
+            }
+            news
         });
     }
 

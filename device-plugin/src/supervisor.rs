@@ -3,6 +3,7 @@
 use crate::cdi;
 use crate::checkpoint::{Checkpoint, SavedDevice};
 use crate::discovery::{Found, Place, Search, Source};
+use crate::energy::holders::Holders;
 use crate::files::remove_socket;
 use crate::health::{View, clip};
 use crate::known::{Known, Split, resource_name};
@@ -170,12 +171,18 @@ impl Supervisor {
                 served.plugin.end(Life::Removed).await;
             }
         }
-        self.devices.retain(|id, _| wanted.contains_key(id));
+        // First, so that the sockets have a last word.
         self.context.shared.update(|node| {
             let before = node.devices.len();
             node.devices.retain(|id, _| wanted.contains_key(id));
             node.devices.len() != before
         });
+        for (id, running) in &mut self.devices {
+            if !wanted.contains_key(id) {
+                running.socket.take().into_iter().for_each(DeviceSocket::leave);
+            }
+        }
+        self.devices.retain(|id, _| wanted.contains_key(id));
     }
 
     /// New devices, and those whose profile has changed: made ready and read side by side, so
@@ -221,7 +228,9 @@ impl Supervisor {
         let before = self.context.shared.usable(&found.id);
         let usable = before.or_else(|| self.saved.get(&found.id).map(|saved| saved.usable));
         let files = self.context.files.clone();
-        let mut monitor = Monitor::new(found.clone(), source, files, usable.unwrap_or(false));
+        let probes = &self.context.paths.services.probes;
+        let mut monitor =
+            Monitor::new(found.clone(), source, files, usable.unwrap_or(false)).with_vendor_probe(probes);
         let view = monitor.look().await;
         (found, monitor, view)
     }
@@ -281,6 +290,7 @@ impl Supervisor {
             since,
             since_start,
             report: saved.and_then(|saved| saved.report),
+            holders: Holders::default(),
         }
     }
 

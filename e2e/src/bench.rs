@@ -5,6 +5,7 @@
 //! each figure means.
 
 mod echo;
+mod energy;
 mod failover;
 mod figure;
 mod footprint;
@@ -29,7 +30,7 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "main-job",
     "runtime-overhead",
     "runtime-throughput",
@@ -37,6 +38,7 @@ pub const NAMES: [&str; 7] = [
     "runtime-onnx",
     "runtime-spiking",
     "runtime-failover",
+    "agent-energy",
 ];
 
 /// Measures the figures of one name, or all of them.
@@ -70,6 +72,7 @@ async fn measure(name: &str) -> Result<Vec<Figure>> {
         "runtime-onnx" => onnx::measure(),
         "runtime-spiking" => spiking::measure(),
         "runtime-failover" => failover::measure(failover::BENCH).await,
+        "agent-energy" => Ok(energy::measure()),
         other => Err(Error::Client(format!(
             "there is no figure {other:?}; there are: {}",
             NAMES.join(", ")

@@ -72,7 +72,9 @@ async fn watch_once(
             continue;
         }
         let (health, reason) = (state.health().as_str_name(), state.reason.clone());
-        tracing::info!(device = id, health, reason, "the device's state");
+        if !engine.is_told_already(&state) {
+            tracing::info!(device = id, health, reason, "the device's state");
+        }
         engine.device_changed(state);
     }
     Ok(())

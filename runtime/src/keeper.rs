@@ -29,15 +29,16 @@ impl Keeper {
         }
     }
 
-    /// Writes what changed, once in this time, for ever.
+    /// Writes what changed, now and once in this time, for ever: a process that is killed soon after its start
+    /// must not begin another epoch.
     pub async fn run(self, every: Duration) {
         loop {
-            tokio::time::sleep(every).await;
             let keeper = self.clone();
             // A disk may hang: requests are not made to wait for it.
             if tokio::task::spawn_blocking(move || keeper.write()).await.is_err() {
                 return;
             }
+            tokio::time::sleep(every).await;
         }
     }
 

@@ -9,10 +9,10 @@ use super::ids::{build_id, build_other_id};
 use super::nodes::{DeviceNode, Groups, choose};
 use super::sighting::{Bus, Sighting};
 use super::snapshot::{Snapshot, Uevent};
-use super::{Discovered, Field, Found, Place, PrepareError, Reading, Search, Source, tree};
+use super::{Discovered, Field, Found, Place, PrepareError, Reading, Rules, Search, Source, tree};
 use crate::constants::DEVICE_GROUP;
+use crate::nvml::{Library, NvmlTrouble};
 use perwatt_crds::HardwareProfileSpec;
-use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::profile::Provider;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,13 +24,45 @@ use tokio::sync::watch;
 pub struct Host {
     root: PathBuf,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    nvidia: Option<Library>,
 }
 
 impl Host {
     /// Devices as the newest of `snapshots` of the tree below `root` shows them.
     #[must_use]
     pub fn new(root: PathBuf, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { root, snapshots }
+        Self {
+            root,
+            snapshots,
+            nvidia: None,
+        }
+    }
+
+    /// Asks NVIDIA's library of the devices that NVIDIA's driver holds.
+    #[must_use]
+    pub fn with_nvidia(mut self, library: Library) -> Self {
+        self.nvidia = Some(library);
+        self
+    }
+
+    /// What NVIDIA's library tells of a device; nothing where there is none, or it does not list the device.
+    fn read_gpu(&self, found: &Found) -> Option<Reading> {
+        let library = self
+            .nvidia
+            .as_ref()
+            .filter(|_| found.driver.as_deref() == Some("nvidia"))?;
+        let address = found.address.as_deref()?;
+        let read = library.list().map(|gpus| {
+            let gpu = gpus.into_iter().find(|gpu| gpu.address == address);
+            gpu.map(|gpu| library.read(&gpu.uuid)).transpose()
+        });
+        match read.and_then(|read| read) {
+            Ok(reading) => reading,
+            Err(NvmlTrouble::Unusable(_)) => None,
+            Err(trouble @ NvmlTrouble::Hangs(_)) => {
+                Some(Reading::stale(format!("device {}: {trouble}", found.id)))
+            }
+        }
     }
 
     /// The newest snapshot.
@@ -80,18 +112,19 @@ impl Source for Host {
     }
 
     fn probe(&self, found: &Found) -> Reading {
-        let (present, node) = match check_present(found) {
-            Ok(()) => (true, check_node(found)),
-            Err(text) => (false, Err(text)),
-        };
-        Reading {
-            node,
-            present: Field::Value(present),
-            health: Field::Value(DeviceHealth::Healthy),
-            temperature: Field::Absent,
-            power: Field::Absent,
-            firmware: Field::Absent,
-            stale: None,
+        if let Err(text) = check_present(found) {
+            return Reading {
+                present: Field::Value(false),
+                ..Reading::silent(Err(text))
+            };
+        }
+        let node = check_node(found);
+        if let Some(reading) = self.read_gpu(found) {
+            return Reading { node, ..reading };
+        }
+        match &found.sysfs {
+            Some(sysfs) => Reading::of_sysfs(&self.root, sysfs, node),
+            None => Reading::silent(node),
         }
     }
 
@@ -133,6 +166,7 @@ fn build_found(id: String, profile: &str, spec: &HardwareProfileSpec, place: Pla
         numa_node: place.numa_node,
         place: Some(place),
         lost: false,
+        rules: Rules::of(spec),
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// A control file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +25,25 @@ pub enum Key {
     Firmware,
     /// Whether the device is there.
     Present,
+    /// How busy it is, in per cent.
+    Utilisation,
+    /// How long its probe takes, in milliseconds.
+    Delay,
+    /// Seconds after which it breaks, and after which it is well again, over and over.
+    Flap,
 }
 
 impl Key {
     /// Every control file.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Health,
         Self::Temperature,
         Self::Power,
         Self::Firmware,
         Self::Present,
+        Self::Utilisation,
+        Self::Delay,
+        Self::Flap,
     ];
 
     /// What a new device's files hold. No power: the profile's typical power stands in.
@@ -53,6 +63,9 @@ impl Key {
             Self::Power => "power",
             Self::Firmware => "firmware",
             Self::Present => "present",
+            Self::Utilisation => "utilisation",
+            Self::Delay => "delay",
+            Self::Flap => "flap",
         }
     }
 
@@ -65,6 +78,9 @@ impl Key {
             Self::Power => "milliwatts from 0 to 2000000, such as 2500",
             Self::Firmware => "a version of at most 64 characters, such as 1.0.0",
             Self::Present => "true or false",
+            Self::Utilisation => "per cent from 0 to 100",
+            Self::Delay => "milliseconds from 0 to 60000 that a probe takes",
+            Self::Flap => "seconds from 0 (never) to 3600 after which it breaks, and is well again",
         }
     }
 
@@ -84,6 +100,9 @@ impl Key {
             Self::Power => parse_power(value).is_some(),
             Self::Firmware => parse_firmware(value).is_some(),
             Self::Present => parse_present(value).is_some(),
+            Self::Utilisation => parse_utilisation(value).is_some(),
+            Self::Delay => parse_delay(value).is_some(),
+            Self::Flap => parse_flap(value).is_some(),
         }
     }
 }
@@ -186,6 +205,27 @@ pub fn parse_present(text: &str) -> Option<bool> {
     text.parse().ok()
 }
 
+/// Per cent of full use, as thousandths.
+#[must_use]
+pub fn parse_utilisation(text: &str) -> Option<u16> {
+    let percent: u16 = text.parse().ok()?;
+    (percent <= 100).then_some(percent * 10)
+}
+
+/// Milliseconds that a probe takes.
+#[must_use]
+pub fn parse_delay(text: &str) -> Option<Duration> {
+    let millis: u64 = text.parse().ok()?;
+    (millis <= 60_000).then(|| Duration::from_millis(millis))
+}
+
+/// Seconds between a break and a recovery; none at all for 0.
+#[must_use]
+pub fn parse_flap(text: &str) -> Option<Duration> {
+    let seconds: u64 = text.parse().ok()?;
+    (seconds <= 3600).then(|| Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +293,9 @@ mod tests {
             (Key::Power, "0", "2.5"),
             (Key::Firmware, "4.17.0", "a\u{7}b"),
             (Key::Present, "false", "yes"),
+            (Key::Utilisation, "100", "101"),
+            (Key::Delay, "60000", "60001"),
+            (Key::Flap, "0", "-1"),
         ] {
             assert!(key.accepts(good), "{key:?} {good}");
             assert!(!key.accepts(bad), "{key:?} {bad}");

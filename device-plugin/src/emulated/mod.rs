@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <root>/emulated/<profile>-<n>/device       character device, mode 0660, the profile's group
-//! <root>/emulated/<profile>-<n>/control/     health, temperature, power, firmware, present
+//! <root>/emulated/<profile>-<n>/control/     health, temperature, power, firmware, present,
+//!                                                 utilisation, delay, flap
 //! ```
 //!
 //! The device node is one like `/dev/null`: it opens, reads and writes, and does nothing. The
@@ -11,18 +12,22 @@
 pub mod control;
 
 use crate::constants::DEVICE_GROUP;
-use crate::discovery::{Discovered, Found, PrepareError, Reading, Search, Source};
+use crate::discovery::{Discovered, Field, Found, PrepareError, Reading, Rules, Search, Source};
 use crate::files::make_dir;
 use crate::known::NodeFacts;
 use crate::paths::Paths;
+use crate::telemetry::files::keep;
+use crate::telemetry::{Busy, FigureSource, Telemetry};
 use control::Key;
 use perwatt_crds::HardwareProfileSpec;
+use perwatt_crds::inventory::DeviceHealth;
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Numbers of the device that every emulated device node is: the null device.
 const NULL_DEVICE: (u32, u32) = (1, 3);
@@ -83,6 +88,7 @@ impl Emulated {
                     numa_node: None,
                     place: None,
                     lost: false,
+                    rules: Rules::of(spec),
                 }
             })
             .collect()
@@ -133,6 +139,37 @@ impl Emulated {
     }
 }
 
+/// Takes as long as the control file says; less, once it says less.
+fn wait(control: &Path) {
+    let start = Instant::now();
+    loop {
+        let Field::Value(delay) = control::read(control, Key::Delay, control::parse_delay) else {
+            return;
+        };
+        let left = delay.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}
+
+/// A device that flaps is broken for every other stretch of time; and when the stretch ends.
+fn flap(control: &Path) -> (Option<Field<DeviceHealth>>, Option<Duration>) {
+    let every = match control::read(control, Key::Flap, control::parse_flap) {
+        Field::Value(every) if !every.is_zero() => every.as_millis(),
+        Field::Invalid(text) => return (Some(Field::Invalid(text)), None),
+        _ => return (None, None),
+    };
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let (stretch, into) = (now.as_millis() / every, now.as_millis() % every);
+    let left = u64::try_from(every - into).unwrap_or(u64::MAX);
+    let broken = (stretch % 2 == 1).then_some(Field::Value(DeviceHealth::Unhealthy));
+    (broken, Some(Duration::from_millis(left)))
+}
+
 impl Source for Emulated {
     fn find(&self, search: &Search<'_>) -> Discovered {
         let profiles = search.profiles.iter();
@@ -165,14 +202,23 @@ impl Source for Emulated {
 
     fn probe(&self, found: &Found) -> Reading {
         let control = self.paths.control(&found.id);
+        wait(&control);
+        let (flap, again) = flap(&control);
+        let busy = control::read(&control, Key::Utilisation, control::parse_utilisation);
+        let mut telemetry = Telemetry {
+            source: FigureSource::Modelled,
+            ..Telemetry::default()
+        };
+        telemetry.busy = keep(busy, &mut telemetry.complaints).map(Busy::Permille);
         Reading {
-            node: Self::node_numbers(&found.node),
             present: control::read(&control, Key::Present, control::parse_present),
-            health: control::read(&control, Key::Health, control::parse_health),
+            health: flap.unwrap_or_else(|| control::read(&control, Key::Health, control::parse_health)),
             temperature: control::read(&control, Key::Temperature, control::parse_temperature),
             power: control::read(&control, Key::Power, control::parse_power),
             firmware: control::read(&control, Key::Firmware, control::parse_firmware),
-            stale: None,
+            telemetry,
+            again,
+            ..Reading::silent(Self::node_numbers(&found.node))
         }
     }
 
@@ -197,6 +243,39 @@ impl Source for Emulated {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_flaps_says_when_it_changes_and_a_slow_one_takes_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let control = paths.control("chip-0");
+        fs::create_dir_all(&control).unwrap();
+        assert_eq!(flap(&control), (None, None));
+        fs::write(control.join("flap"), "3600").unwrap();
+        let (_, again) = flap(&control);
+        assert!(again.unwrap() <= Duration::from_secs(3600));
+        fs::write(control.join("flap"), "often").unwrap();
+        assert!(matches!(flap(&control), (Some(Field::Invalid(_)), None)));
+        fs::write(control.join("delay"), "120").unwrap();
+        let start = Instant::now();
+        wait(&control);
+        assert!(start.elapsed() >= Duration::from_millis(120));
+    }
+
+    #[test]
+    fn utilisation_is_told_and_garbage_in_it_is_a_complaint() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::below(dir.path());
+        let (source, found) = (Emulated::new(paths.clone()), fixtures::found(&paths));
+        let control = paths.control("chip-0");
+        fs::create_dir_all(&control).unwrap();
+        fs::write(control.join("utilisation"), "37\n").unwrap();
+        assert_eq!(source.probe(&found).telemetry.busy, Some(Busy::Permille(370)));
+        fs::write(control.join("utilisation"), "all").unwrap();
+        let telemetry = source.probe(&found).telemetry;
+        assert_eq!(telemetry.busy, None);
+        assert!(telemetry.complaints[0].contains("utilisation"), "{telemetry:?}");
+    }
     use crate::discovery::Field;
     use crate::fixtures;
 

@@ -2,17 +2,23 @@
 //!
 //! Three steps. *Settling*: a value that is gone or cannot be understood counts only once it has
 //! stayed so for a moment, for a file may be seen half written. *Verdict*: the worst of all dimensions,
-//! with one reason each. *Damping*: worse counts at once, better only once it has lasted.
+//! with one reason each. *Damping*: worse counts at once, better only once it has lasted, over
+//! several probes; longer where the device is flapping.
 
+mod bus;
+mod damping;
 mod findings;
 mod heat;
 
 pub use findings::clip;
 
-use crate::constants::{GARBAGE_SETTLES, RECOVERY_STABLE, UNKNOWN_GRACE};
+use crate::constants::{GARBAGE_SETTLES, SENSOR_EXPIRES};
 use crate::discovery::{Field, Found, Reading};
-use findings::{Facts, Finding, determine_findings, value};
-use heat::Heat;
+use crate::energy::meter::Figures;
+use bus::BusWatch;
+use damping::Shown;
+use findings::{Facts, determine_findings, value};
+use heat::{Edges, Heat};
 use perwatt_crds::inventory::{DeviceHealth, HealthReason, TemperatureBand};
 use std::time::{Duration, Instant};
 
@@ -33,8 +39,55 @@ pub struct View {
     pub band: Option<TemperatureBand>,
     /// Power now, in milliwatts, where the device tells it.
     pub milliwatts: Option<u32>,
+    /// Driver, and its version where it has one.
+    pub driver: Option<String>,
     /// Major and minor number of the device node; none while there is none.
     pub node: Option<(u32, u32)>,
+    /// Figures that change with every sample; the judge leaves them to the meter.
+    pub figures: Figures,
+}
+
+impl View {
+    /// Whether it says the same as `other`, whatever the figures are.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            health,
+            reasons,
+            usable,
+            firmware,
+            millicelsius: _,
+            band,
+            milliwatts: _,
+            driver,
+            node,
+            figures: _,
+        } = self;
+        *health == other.health
+            && same_reasons(reasons, &other.reasons)
+            && *usable == other.usable
+            && *firmware == other.firmware
+            && *band == other.band
+            && *driver == other.driver
+            && *node == other.node
+    }
+}
+
+/// A message that differs by a figure alone, such as a temperature, is no news.
+fn same_reasons(one: &[HealthReason], other: &[HealthReason]) -> bool {
+    let plain = |reason: &HealthReason| {
+        let words: String = reason
+            .message
+            .chars()
+            .filter(|c| !c.is_ascii_digit() && *c != '.')
+            .collect();
+        (reason.dimension, reason.recovery, words)
+    };
+    one.len() == other.len()
+        && one
+            .iter()
+            .zip(other)
+            .all(|(one, other)| plain(one) == plain(other))
 }
 
 /// Judges one device over time.
@@ -45,19 +98,12 @@ pub struct Judge {
     temperature: Settler<i32>,
     power: Settler<u32>,
     firmware: Settler<String>,
+    bus: BusWatch,
+    warm: Option<Instant>,
     heat: Option<Heat>,
     node: Option<(u32, u32)>,
     shown: Option<Shown>,
     usable_before: bool,
-}
-
-#[derive(Debug)]
-struct Shown {
-    health: DeviceHealth,
-    reasons: Vec<HealthReason>,
-    usable: bool,
-    better_since: Option<Instant>,
-    unknown_since: Option<Instant>,
 }
 
 /// What a reading leads to, and when to look again although nothing changed.
@@ -73,11 +119,12 @@ impl Judge {
     /// Judges what a device tells at `now`.
     pub fn judge(&mut self, found: &Found, reading: Reading, now: Instant) -> Judgement {
         let mut again = Again::default();
-        let facts = match reading.stale {
-            Some(text) => Facts::stale(text, self.node),
-            None => self.settle(reading, now, &mut again),
-        };
-        self.heat = value(&facts.temperature).map(|millicelsius| Heat::of(*millicelsius, self.heat));
+        let facts = self.settle(found, reading, now, &mut again);
+        let edges = Edges::of(
+            found.rules.thermal.as_ref(),
+            facts.telemetry.critical_millicelsius,
+        );
+        self.heat = value(&facts.temperature).map(|millicelsius| Heat::of(*millicelsius, &edges, self.heat));
         self.node = facts.node.clone().ok().flatten();
         let findings = determine_findings(found, &facts, self.heat);
         let shown = Shown::next(self.shown.take(), self.usable_before, findings, now, &mut again);
@@ -85,26 +132,77 @@ impl Judge {
             health: shown.health,
             reasons: shown.reasons.clone(),
             usable: shown.usable,
-            firmware: value(&facts.firmware).cloned(),
+            firmware: facts.firmware().map(str::to_owned),
             millicelsius: value(&facts.temperature).copied(),
             band: self.heat.map(Heat::band),
             milliwatts: value(&facts.power).copied(),
+            driver: driver(&facts.bus),
             node: self.node,
+            figures: Figures::default(),
         };
         self.shown = Some(shown);
         Judgement { view, again: again.0 }
     }
 
-    fn settle(&mut self, reading: Reading, now: Instant, again: &mut Again) -> Facts {
-        Facts {
-            node: reading.node.map(Some),
-            present: self.present.settle(reading.present, now, again),
-            health: self.health.settle(reading.health, now, again),
-            temperature: self.temperature.settle(reading.temperature, now, again),
-            power: self.power.settle(reading.power, now, again),
-            firmware: self.firmware.settle(reading.firmware, now, again),
-            stale: None,
+    /// Of a probe that gave no answer nothing is settled: the device node is where it was.
+    fn settle(&mut self, found: &Found, reading: Reading, now: Instant, again: &mut Again) -> Facts {
+        let stale = reading.stale.is_some();
+        let silent = self.check_silent(found, &reading, now, again);
+        let trouble = self
+            .bus
+            .look(&reading.bus, found.class, now, |wait| again.within(wait));
+        let mut facts = Facts {
+            node: if stale {
+                Ok(self.node)
+            } else {
+                reading.node.map(Some)
+            },
+            present: reading.present,
+            health: reading.health,
+            temperature: reading.temperature,
+            power: reading.power,
+            firmware: reading.firmware,
+            telemetry: reading.telemetry,
+            bus: reading.bus,
+            faults: reading.faults,
+            vendor: reading.vendor,
+            trouble,
+            silent,
+            stale: reading.stale,
+        };
+        if !stale {
+            facts.present = self.present.settle(facts.present, now, again);
+            facts.health = self.health.settle(facts.health, now, again);
+            facts.temperature = self.temperature.settle(facts.temperature, now, again);
+            facts.power = self.power.settle(facts.power, now, again);
+            facts.firmware = self.firmware.settle(facts.firmware, now, again);
         }
+        facts
+    }
+
+    /// A sensor that told its value, and then no more, is not one that never did. An emulated
+    /// device's files come and go as a person likes.
+    fn check_silent(
+        &mut self,
+        found: &Found,
+        reading: &Reading,
+        now: Instant,
+        again: &mut Again,
+    ) -> Option<String> {
+        let told = reading.temperature != Field::Absent;
+        if told || reading.telemetry.asleep || found.emulated {
+            self.warm = told.then_some(now);
+            return None;
+        }
+        let ago = now.saturating_duration_since(self.warm?);
+        if reading.stale.is_some() || ago < SENSOR_EXPIRES {
+            again.within(SENSOR_EXPIRES.saturating_sub(ago));
+            return None;
+        }
+        Some(format!(
+            "has told no temperature for over {} s, and did before: see the node's kernel log",
+            SENSOR_EXPIRES.as_secs()
+        ))
     }
 
     /// Goes on from what the kubelet was told last, so that a restart of the agent does not take
@@ -116,6 +214,15 @@ impl Judge {
             ..Self::default()
         }
     }
+}
+
+fn driver(bus: &crate::bus::Bus) -> Option<String> {
+    let name = bus.driver.as_ref()?.as_deref()?;
+    let text = match &bus.driver_version {
+        Some(version) => format!("{name} {version}"),
+        None => name.to_owned(),
+    };
+    Some(clip(text, 64))
 }
 
 #[derive(Default)]
@@ -171,67 +278,6 @@ fn rank(health: DeviceHealth) -> u8 {
         DeviceHealth::Degraded => 1,
         DeviceHealth::Unknown => 2,
         DeviceHealth::Unhealthy => 3,
-    }
-}
-
-impl Shown {
-    fn next(
-        before: Option<Self>,
-        usable: bool,
-        findings: Vec<Finding>,
-        now: Instant,
-        again: &mut Again,
-    ) -> Self {
-        let health = findings
-            .iter()
-            .map(|(health, _)| *health)
-            .max_by_key(|health| rank(*health));
-        let health = health.unwrap_or(DeviceHealth::Healthy);
-        let reasons: Vec<_> = findings.into_iter().map(|(_, reason)| reason).collect();
-        let mut shown = match before {
-            None => Self {
-                health,
-                reasons,
-                usable,
-                better_since: None,
-                unknown_since: None,
-            },
-            Some(mut shown) => {
-                shown.damp(health, reasons, now, again);
-                shown
-            }
-        };
-        shown.decide_use(now, again);
-        shown
-    }
-
-    fn damp(&mut self, health: DeviceHealth, reasons: Vec<HealthReason>, now: Instant, again: &mut Again) {
-        if rank(health) < rank(self.health) {
-            let since = *self.better_since.get_or_insert(now);
-            let waited = now.saturating_duration_since(since);
-            if waited < RECOVERY_STABLE {
-                again.within(RECOVERY_STABLE - waited);
-                return;
-            }
-        }
-        self.better_since = None;
-        self.health = health;
-        self.reasons = reasons;
-    }
-
-    fn decide_use(&mut self, now: Instant, again: &mut Again) {
-        if self.health != DeviceHealth::Unknown {
-            self.unknown_since = None;
-            self.usable = matches!(self.health, DeviceHealth::Healthy | DeviceHealth::Degraded);
-            return;
-        }
-        let since = *self.unknown_since.get_or_insert(now);
-        let waited = now.saturating_duration_since(since);
-        if waited >= UNKNOWN_GRACE {
-            self.usable = false;
-        } else if self.usable {
-            again.within(UNKNOWN_GRACE - waited);
-        }
     }
 }
 

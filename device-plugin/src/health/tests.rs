@@ -1,8 +1,12 @@
 use super::*;
+use crate::constants::{FLAPPING, RECOVERY_STABLE, UNKNOWN_GRACE};
 use crate::fixtures::{found, well};
 use crate::paths::Paths;
 use perwatt_crds::inventory::HealthDimension;
 use std::path::Path;
+
+#[path = "dimension_tests.rs"]
+mod dimensions;
 
 struct Bench {
     judge: Judge,
@@ -214,4 +218,46 @@ fn telemetry_that_cannot_be_understood_degrades_and_absent_telemetry_does_not() 
 fn texts_are_cut_between_characters() {
     assert_eq!(clip("é".repeat(10), 9), "ééé…");
     assert_eq!(clip("short".into(), 9), "short");
+}
+
+#[test]
+fn a_device_that_flaps_must_be_well_for_longer() {
+    let mut bench = Bench::new();
+    let (falls, _, cool_down) = FLAPPING;
+    bench.now(well());
+    for fall in 0..=falls {
+        bench.now(says(DeviceHealth::Unhealthy));
+        bench.now(well());
+        let view = bench.after(RECOVERY_STABLE, well()).view;
+        let health = if fall < falls {
+            DeviceHealth::Healthy
+        } else {
+            DeviceHealth::Unhealthy
+        };
+        assert_eq!(view.health, health, "after {fall} falls");
+    }
+    assert_eq!(bench.after(cool_down, well()).view.health, DeviceHealth::Healthy);
+}
+
+#[test]
+fn one_good_probe_is_not_enough_however_long_it_took() {
+    let mut bench = Bench::new();
+    bench.now(says(DeviceHealth::Unhealthy));
+    assert_eq!(
+        bench.after(RECOVERY_STABLE * 60, well()).view.health,
+        DeviceHealth::Unhealthy
+    );
+    assert_eq!(
+        bench.after(RECOVERY_STABLE, well()).view.health,
+        DeviceHealth::Healthy
+    );
+}
+
+#[test]
+fn figures_alone_are_no_news() {
+    let (mut bench, mut other) = (Bench::new(), Bench::new());
+    let (one, two) = (bench.now(at(96)).view, other.now(at(97)).view);
+    assert_ne!(one, two);
+    assert!(one.says_the_same(&two));
+    assert!(!one.says_the_same(&other.now(at(106)).view));
 }

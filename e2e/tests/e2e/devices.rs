@@ -127,7 +127,8 @@ impl<'a> Devices<'a> {
         self.set(&self.held, "health=Healthy").await;
         self.agree("a word again", [Healthy, Healthy]).await;
         std::fs::remove_file(self.folder(&self.held).join("device")).expect("removed");
-        self.agree("the device node is deleted", [Unhealthy, Healthy]).await;
+        self.agree("the device node is deleted", [Unhealthy, Healthy])
+            .await;
         self.set(&self.held, "present=true").await;
         self.agree("it is there again", [Healthy, Healthy]).await;
     }
@@ -168,7 +169,8 @@ impl<'a> Devices<'a> {
         std::fs::write(&health, "Unhealthy").expect("written");
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
         self.world.cluster.go_on_api_server().expect("goes on");
-        self.agree("a fault without an API server", [Unhealthy, Healthy]).await;
+        self.agree("a fault without an API server", [Unhealthy, Healthy])
+            .await;
         std::fs::write(&health, "Healthy").expect("written");
         self.agree("well again", [Healthy, Healthy]).await;
     }
@@ -181,7 +183,8 @@ impl<'a> Devices<'a> {
         node.kill_kubelet().await.expect("killed");
         std::fs::write(self.folder(&self.held).join("control/health"), "Unhealthy").expect("written");
         node.start_kubelet().await.expect("started");
-        self.agree("a fault without a kubelet", [Unhealthy, Healthy]).await;
+        self.agree("a fault without a kubelet", [Unhealthy, Healthy])
+            .await;
         self.set(&self.held, "health=Healthy").await;
         self.agree("well again", [Healthy, Healthy]).await;
         node.kill_kubelet().await.expect("killed");
@@ -213,9 +216,7 @@ impl<'a> Devices<'a> {
         self.agree_on("a third device", &more).await;
         apply_profile(self.world, 2).await;
         self.agree("two again", [Healthy, Healthy]).await;
-        self.world
-            .kubectl("delete hardwareprofile faulty-emulated")
-            .await;
+        self.world.kubectl("delete hardwareprofile faulty-emulated").await;
         self.agree_on("no profile", &[]).await;
         apply_profile(self.world, 2).await;
         self.agree("the profile is back", [Healthy, Healthy]).await;
@@ -269,8 +270,14 @@ impl<'a> Devices<'a> {
         let inventories: Api<DeviceInventory> = Api::all(client.clone());
         let inventory = inventories.get(NODE).await.map_err(|error| error.to_string())?;
         let devices = inventory.status.unwrap_or_default().devices;
-        let ours: Vec<_> = devices.iter().filter(|device| device.profile == PROFILE).collect();
-        let healths = ours.iter().map(|device| (device.id.clone(), device.health)).collect();
+        let ours: Vec<_> = devices
+            .iter()
+            .filter(|device| device.profile == PROFILE)
+            .collect();
+        let healths = ours
+            .iter()
+            .map(|device| (device.id.clone(), device.health))
+            .collect();
         if *wanted != healths {
             return Err(format!("the inventory says {healths:?}"));
         }
@@ -279,12 +286,20 @@ impl<'a> Devices<'a> {
         let status = status.unwrap_or_default();
         let count = |amounts: Option<std::collections::BTreeMap<String, _>>| -> String {
             let amounts = amounts.unwrap_or_default();
-            amounts.get(RESOURCE).map_or("0".into(), |amount: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| amount.0.clone())
+            amounts.get(RESOURCE).map_or(
+                "0".into(),
+                |amount: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| amount.0.clone(),
+            )
         };
-        let usable = wanted.values().filter(|health| matches!(health, Healthy | Degraded)).count();
+        let usable = wanted
+            .values()
+            .filter(|health| matches!(health, Healthy | Degraded))
+            .count();
         let (capacity, allocatable) = (count(status.capacity), count(status.allocatable));
         if (capacity.as_str(), allocatable.as_str()) != (&wanted.len().to_string(), &usable.to_string()) {
-            return Err(format!("the kubelet says {allocatable} of {capacity} are allocatable"));
+            return Err(format!(
+                "the kubelet says {allocatable} of {capacity} are allocatable"
+            ));
         }
         // Without a profile nobody tells who holds what; the kubelet remembers.
         if wanted.is_empty() {
@@ -296,7 +311,11 @@ impl<'a> Devices<'a> {
         }
         for device in ours {
             let holder = device.pod.as_ref().map(|pod| pod.name.as_str());
-            let right = if device.id == self.held { Some(HOLDER) } else { None };
+            let right = if device.id == self.held {
+                Some(HOLDER)
+            } else {
+                None
+            };
             if holder != right {
                 return Err(format!("the inventory says that {holder:?} holds {}", device.id));
             }
@@ -309,12 +328,20 @@ impl<'a> Devices<'a> {
         let pods: Api<Pod> = Api::namespaced(client, "audio");
         let pod = pods.get(HOLDER).await.map_err(|error| error.to_string())?;
         let status = pod.status.unwrap_or_default();
-        let restarts: i32 = status.container_statuses.iter().flatten().map(|c| c.restart_count).sum();
+        let restarts: i32 = status
+            .container_statuses
+            .iter()
+            .flatten()
+            .map(|c| c.restart_count)
+            .sum();
         let same = pod.metadata.uid.as_deref() == Some(&self.pod_uid);
         if same && restarts == 0 && status.phase.as_deref() == Some("Running") {
             Ok(())
         } else {
-            Err(format!("the pod was disturbed: {:?}, {restarts} restarts", status.phase))
+            Err(format!(
+                "the pod was disturbed: {:?}, {restarts} restarts",
+                status.phase
+            ))
         }
     }
 
@@ -341,7 +368,9 @@ impl<'a> Devices<'a> {
     async fn agent_uid(&self) -> String {
         let name = self.world.product.agent(NODE).await.expect("an agent");
         self.world
-            .kubectl(&format!("-n {NAMESPACE} get pod {name} -o jsonpath={{.metadata.uid}}"))
+            .kubectl(&format!(
+                "-n {NAMESPACE} get pod {name} -o jsonpath={{.metadata.uid}}"
+            ))
             .await
     }
 
@@ -359,8 +388,13 @@ async fn apply_profile(world: &World<'_>, count: u32) {
 async fn given(world: &World<'_>) -> Result<Vec<String>, String> {
     let node = world.cluster.node(NODE).expect("a node");
     let socket = node.kubelet_dir().join("pod-resources/kubelet.sock");
-    let pods = podresources::list(&socket).await.map_err(|error| error.to_string())?;
-    let devices = pods.iter().flat_map(|pod| &pod.containers).flat_map(|container| &container.devices);
+    let pods = podresources::list(&socket)
+        .await
+        .map_err(|error| error.to_string())?;
+    let devices = pods
+        .iter()
+        .flat_map(|pod| &pod.containers)
+        .flat_map(|container| &container.devices);
     let ours = devices.filter(|devices| devices.resource_name == RESOURCE);
     Ok(ours.flat_map(|devices| devices.device_ids.clone()).collect())
 }

@@ -26,9 +26,14 @@ impl Engine {
         lock(&self.chain).cause(index, Instant::now())
     }
 
-    /// Takes in what the agent says of the device. Unknown keeps what was known before.
+    /// Takes in what the agent says of the device. Unknown keeps what was known before; figures
+    /// alone, which come with every sample, change nothing of what serves.
     pub fn device_changed(&self, state: DeviceState) {
         let now = Instant::now();
+        if self.is_told_already(&state) {
+            *lock(&self.device) = Some(state);
+            return;
+        }
         let mut chain = lock(&self.chain);
         for (index, slot) in self.slots.iter().enumerate() {
             if slot.device().is_none() {
@@ -43,6 +48,13 @@ impl Engine {
         drop(chain);
         *lock(&self.device) = Some(state);
         self.refresh();
+    }
+
+    /// Whether the agent said the same of the device's health before.
+    pub fn is_told_already(&self, state: &DeviceState) -> bool {
+        lock(&self.device).as_ref().is_some_and(|before| {
+            before.health == state.health && before.reason == state.reason && before.message == state.message
+        })
     }
 
     /// Tells everybody when another variant serves than before; returns when that may change by itself.
