@@ -1,0 +1,127 @@
+//! The verdict as turns come, one by one. [`judge`](crate::judge) over the same turns gives the same outcomes.
+
+use crate::contrast::{Contrast, Silent};
+use crate::evidence::{Mirrored, Turn};
+use crate::judgement::{Outcome, Verdict};
+use crate::past::Past;
+use crate::proportion;
+use crate::settings::{Metric, Rule, Settings, SettingsError};
+use crate::wealth::{Both, Side};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Sums over the turns so far, for whoever looks after every turn: what a rollout would have seen is found without
+/// judging all evidence anew each time.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    settings: Settings,
+    units: BTreeMap<String, Past>,
+    series: BTreeMap<String, Vec<Tally>>,
+}
+
+/// What one rule knows of one series.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    wealth: Both,
+    turns: u64,
+    silent: BTreeSet<Silent>,
+    mirrored: Mirrored,
+    feedback: u64,
+}
+
+impl Progress {
+    /// Without any turns.
+    ///
+    /// # Errors
+    /// Where nothing can be judged by the settings.
+    pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
+        settings.check()?;
+        Ok(Self {
+            settings: settings.clone(),
+            units: BTreeMap::new(),
+            series: BTreeMap::new(),
+        })
+    }
+
+    /// Adds the next turn of a unit. Turns of one unit come in their order.
+    pub fn add(&mut self, unit: &str, series: &str, turn: &Turn) {
+        if !self.units.contains_key(unit) {
+            self.units.insert(unit.to_owned(), Past::default());
+        }
+        let past = self.units.entry(unit.to_owned()).or_default();
+        let tallies = self.series.entry(series.to_owned()).or_default();
+        tallies.resize_with(self.settings.rules.len(), Tally::default);
+        for (rule, tally) in self.settings.rules.iter().zip(tallies) {
+            tally.add(*rule, turn, past, &self.settings);
+        }
+        past.add(turn);
+    }
+
+    /// The outcome of each rule on each series, in the order of series and rules.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<(Metric, Outcome)> {
+        let chances = [self.settings.share(self.series.len()), self.settings.pass_chance()];
+        let tallies = self.series.values().flat_map(|tallies| self.settings.rules.iter().zip(tallies));
+        tallies
+            .map(|(rule, tally)| (rule.metric, tally.outcome(*rule, chances)))
+            .collect()
+    }
+
+    /// The worst of them. What is wrong with measuring is not looked at here.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        Verdict::worst(self.outcomes().into_iter().map(|(_, outcome)| outcome))
+    }
+}
+
+impl Tally {
+    fn add(&mut self, rule: Rule, turn: &Turn, past: &Past, settings: &Settings) {
+        self.mirrored.add(turn.mirrored);
+        for counts in [&turn.canary, &turn.incumbent] {
+            self.feedback = self.feedback.saturating_add(counts.feedback.total());
+        }
+        if rule.metric == Metric::Disagreement {
+            self.turns += 1;
+            return;
+        }
+        match Contrast::of(rule.metric, turn, past, settings) {
+            Ok(contrast) => {
+                self.wealth.add(&contrast.bets(rule.limit.margin()));
+                self.turns += 1;
+            }
+            Err(silent) => {
+                self.silent.insert(silent);
+            }
+        }
+    }
+
+    fn outcome(&self, rule: Rule, chances: [f64; 2]) -> Outcome {
+        if rule.metric == Metric::Disagreement {
+            return mirrored_outcome(self.mirrored, rule, chances);
+        }
+        if self.turns == 0 {
+            return without_data(&self.silent);
+        }
+        if needs_feedback(rule.metric) && self.feedback == 0 {
+            return Outcome::Inconclusive;
+        }
+        Outcome::of(self.wealth.ln(Side::Fail), self.wealth.ln(Side::Pass), chances)
+    }
+}
+
+/// What mirrored inputs show.
+pub(crate) fn mirrored_outcome(mirrored: Mirrored, rule: Rule, chances: [f64; 2]) -> Outcome {
+    let limit = rule.limit.margin().size();
+    let ln = |side| proportion::ln_wealth(mirrored.different, mirrored.compared, limit, side);
+    Outcome::of(ln(Side::Fail), ln(Side::Pass), chances)
+}
+
+/// Whether a metric lives on what applications say.
+pub(crate) fn needs_feedback(metric: Metric) -> bool {
+    matches!(metric, Metric::FalseAlarmRate | Metric::MissRate)
+}
+
+/// The outcome where no turn says anything: not applicable only where none ever will.
+pub(crate) fn without_data(silent: &BTreeSet<Silent>) -> Outcome {
+    let never = |silent: &Silent| matches!(silent, Silent::NotMeasured | Silent::NotDeclared);
+    if !silent.is_empty() && silent.iter().all(never) { Outcome::NotApplicable } else { Outcome::Inconclusive }
+}
