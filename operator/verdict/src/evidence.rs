@@ -47,6 +47,9 @@ pub struct Unit {
     /// Where it runs one revision only.
     #[serde(default)]
     pub alone: Option<Alone>,
+    /// Counts under the incumbent before the rollout: what its quantiles are about, and what sets this unit apart.
+    #[serde(default)]
+    pub before: Option<Counts>,
     /// Ends of the bins of confidence, the same for both revisions; empty where none is declared.
     #[serde(default)]
     pub confidence_edges: Vec<f64>,
@@ -91,9 +94,6 @@ pub enum Arm {
 pub struct Alone {
     /// The revision.
     pub arm: Arm,
-    /// Counts under the incumbent before the rollout, which free a comparison from what sets nodes apart.
-    #[serde(default)]
-    pub before: Option<Counts>,
     /// Closed windows of the rollout.
     pub windows: Vec<Window>,
 }

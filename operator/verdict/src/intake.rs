@@ -44,7 +44,7 @@ pub enum EvidenceError {
     #[error("block {1} of epoch {0:?} was reported twice with different counts")]
     Conflict(String, u32),
     /// A unit changed what it is.
-    #[error("it was reported with series {0:?} and {1:?}, or with other bins")]
+    #[error("it was reported with series {0:?} and {1:?}, or with other bins, or with another time before")]
     OtherUnit(String, String),
     /// A cumulative counter went back.
     #[error("{0} went back from {1} to {2}: the counter was reset or wrapped, and a block with that has no counts")]
@@ -94,6 +94,7 @@ impl Unit {
         Self {
             series: self.series.clone(),
             confidence_edges: self.confidence_edges.clone(),
+            before: self.before.clone(),
             ..Self::default()
         }
     }
@@ -103,7 +104,8 @@ impl Unit {
     /// # Errors
     /// Where the two contradict one another; then nothing was added.
     pub fn merge(&mut self, other: &Self) -> Result<(), EvidenceError> {
-        if (&self.series, &self.confidence_edges) != (&other.series, &other.confidence_edges) {
+        let own = (&self.series, &self.confidence_edges, &self.before);
+        if own != (&other.series, &other.confidence_edges, &other.before) {
             return Err(EvidenceError::OtherUnit(self.series.clone(), other.series.clone()));
         }
         let turns = merge_turns(&self.turns, &other.turns)?;
@@ -133,13 +135,14 @@ impl Unit {
             turn.canary.check(self.confidence_edges.len())?;
             turn.incumbent.check(self.confidence_edges.len())?;
         }
+        if let Some(before) = &self.before {
+            before.check(self.confidence_edges.len())?;
+        }
         let Some(alone) = &self.alone else { return Ok(()) };
         check_many("windows", alone.windows.len(), MAX_TURNS)?;
         merge_alone(Some(alone), None)?;
-        let counts = alone.windows.iter().map(|window| &window.counts);
-        counts
-            .chain(&alone.before)
-            .try_for_each(|counts| counts.check(self.confidence_edges.len()))
+        let mut windows = alone.windows.iter();
+        windows.try_for_each(|window| window.counts.check(self.confidence_edges.len()))
     }
 
     /// Turns in the order in which they were.
@@ -182,7 +185,7 @@ fn merge_alone(left: Option<&Alone>, right: Option<&Alone>) -> Result<Option<Alo
     let mut windows = BTreeMap::new();
     for alone in [left, right].into_iter().flatten() {
         let conflict = |number| EvidenceError::Conflict("alone".into(), number);
-        if (alone.arm, &alone.before) != (first.arm, &first.before) {
+        if alone.arm != first.arm {
             return Err(conflict(0));
         }
         for window in &alone.windows {

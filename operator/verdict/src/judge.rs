@@ -1,6 +1,6 @@
 //! From evidence to a judgement.
 
-use crate::evidence::{Alone, Evidence};
+use crate::evidence::{Alone, Counts, Evidence};
 use crate::judgement::{Finding, Judgement, Outcome, Verdict};
 use crate::measuring::{self, Problems};
 use crate::nodes::Between;
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 struct Series<'a> {
     turns: Vec<Turns<'a>>,
-    alone: Vec<&'a Alone>,
+    alone: Vec<(&'a Alone, Option<&'a Counts>)>,
 }
 
 /// Judges a canary by all evidence so far.
@@ -37,9 +37,10 @@ pub fn judge(evidence: &Evidence, settings: &Settings) -> Result<Judgement, Sett
         }
         let series = all.entry(&unit.series).or_default();
         if !unit.turns.is_empty() {
-            series.turns.push(unit.in_order());
+            let (turns, before) = (unit.in_order(), unit.before.as_ref());
+            series.turns.push(Turns { turns, before });
         }
-        series.alone.extend(&unit.alone);
+        series.alone.extend(unit.alone.iter().map(|alone| (alone, unit.before.as_ref())));
     }
     let mut problems = measuring::check_budget(evidence, &unusable, settings);
     for (name, series) in &all {

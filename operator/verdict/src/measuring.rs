@@ -46,15 +46,16 @@ pub(crate) fn check_budget(evidence: &Evidence, unusable: &[(String, String)], s
 /// Looks at how the blocks of a series were made.
 pub(crate) fn check_turns(series: &str, units: &[Turns<'_>]) -> Problems {
     let mut problems = Problems::default();
-    let firsts = units.iter().flatten().map(|turn| turn.first == Arm::Canary);
-    let changes = units.iter().flat_map(|unit| unit.windows(2).map(|pair| pair[0].first != pair[1].first));
+    let turns = || units.iter().flat_map(|unit| &unit.turns);
+    let firsts = turns().map(|turn| turn.first == Arm::Canary);
+    let changes = units.iter().flat_map(|unit| unit.turns.windows(2).map(|pair| pair[0].first != pair[1].first));
     if !is_fair(firsts) || !is_fair(changes) {
         problems.broken.push(format!(
             "the order of blocks was not random on {series}: no comparison of them holds"
         ));
     }
     let mut traffic = Both::default();
-    for turn in units.iter().flatten() {
+    for turn in turns() {
         let difference = turn.canary.requests() as f64 - turn.incumbent.requests() as f64;
         traffic.add(&Both::on_signs(&[(1.0, difference)], &ON_COUNTS));
     }

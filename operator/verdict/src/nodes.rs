@@ -15,7 +15,8 @@ use crate::switchback::{add, bisect, value};
 pub(crate) struct Between<'a> {
     pub rule: Rule,
     pub series: &'a str,
-    pub units: &'a [&'a Alone],
+    /// With what each counted before the rollout.
+    pub units: &'a [(&'a Alone, Option<&'a Counts>)],
     pub settings: &'a Settings,
     pub chances: [f64; 2],
 }
@@ -31,8 +32,8 @@ impl Between<'_> {
     pub(crate) fn find(&self) -> Finding {
         let look = self.look();
         let totals: Vec<(Arm, Counts, Option<&Counts>)> = (self.units.iter())
-            .filter(|unit| look.is_some_and(|look| complete(unit) > look))
-            .map(|unit| (unit.arm, self.total(unit, look), unit.before.as_ref()))
+            .filter(|(unit, _)| look.is_some_and(|look| complete(unit) > look))
+            .map(|(unit, before)| (unit.arm, self.total(unit, look), *before))
             .collect();
         let mut finding = self.blank(&totals, look);
         if matches!(self.rule.metric, Metric::ConfidenceShift | Metric::Disagreement) {
@@ -92,7 +93,7 @@ impl Between<'_> {
 
     /// The last look: after the last window that all units have but the few whose evidence may be missing.
     fn look(&self) -> Option<u32> {
-        let mut complete: Vec<u32> = self.units.iter().map(|unit| complete(unit)).collect();
+        let mut complete: Vec<u32> = self.units.iter().map(|(unit, _)| complete(unit)).collect();
         complete.sort_unstable();
         let missing = complete.len() * usize::from(self.settings.measuring_failures_permille.min(1_000)) / 1_000;
         complete.get(missing).or(complete.last()).copied().unwrap_or(0).checked_sub(1)
@@ -151,7 +152,7 @@ impl Between<'_> {
         if self.rule.metric != Metric::EnergyPerInference {
             return 0.0;
         }
-        let energies = self.units.iter().flat_map(|unit| &unit.windows).filter_map(|window| window.counts.energy);
+        let energies = self.units.iter().flat_map(|(unit, _)| &unit.windows).filter_map(|window| window.counts.energy);
         let most = energies.map(|energy| energy.error_permille).max().unwrap_or(0);
         2.0 * (f64::from(most) / 1e3).ln_1p()
     }

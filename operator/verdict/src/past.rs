@@ -6,6 +6,8 @@ use crate::sketch::Sketch;
 
 /// Latencies of the incumbent beyond a quantile that make it known well enough.
 const BEYOND: u64 = 5;
+/// The same, of this rollout alone: then what was before it does not count any more.
+const ENOUGH: u64 = 50;
 /// Answers of each revision after which their confidences can be told apart.
 const CONFIDENCES: u64 = 100;
 /// Largest logarithm of a ratio of two bins that is reckoned with.
@@ -14,11 +16,20 @@ const LARGEST_RATIO: f64 = 4.0;
 /// What the turns of one unit so far say.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Past {
+    before: Sketch,
     incumbent: Sketch,
     confidence: [Vec<u64>; 2],
 }
 
 impl Past {
+    /// Of a unit whose incumbent was known before the rollout.
+    pub(crate) fn after(before: Option<&Counts>) -> Self {
+        Self {
+            before: before.map(|counts| counts.latency.clone()).unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+
     /// Adds a turn.
     pub(crate) fn add(&mut self, turn: &Turn) {
         self.incumbent.add(&turn.incumbent.latency);
@@ -29,11 +40,14 @@ impl Past {
 
     /// The incumbent's quantile in microseconds, once it is known.
     pub(crate) fn quantile(&self, permille: u16) -> Option<f64> {
-        let beyond = self.incumbent.count().saturating_mul(u64::from(1_000 - permille.min(999))) / 1_000;
-        if beyond < BEYOND {
-            return None;
-        }
-        self.incumbent.quantile(permille).map(|microseconds| microseconds as f64)
+        let beyond = |sketch: &Sketch| sketch.count().saturating_mul(u64::from(1_000 - permille.min(999))) / 1_000;
+        let known = if beyond(&self.incumbent) < ENOUGH && beyond(&self.before) >= beyond(&self.incumbent) {
+            &self.before
+        } else {
+            &self.incumbent
+        };
+        let quantile = known.quantile(permille).filter(|_| beyond(known) >= BEYOND);
+        quantile.map(|microseconds| microseconds as f64)
     }
 
     /// An unbiased guess of the population stability index Σ (c - i) ln(c / i): the parts `c` and `i` of each bin are

@@ -17,7 +17,7 @@ pub const POWER: f64 = 0.95;
 /// Turns after which a forecast gives up: two years.
 const MOST_TURNS: u32 = 1_024;
 /// Largest growth of wealth that one turn can bring: see [`crate::wealth`].
-const MOST_GROWTH: f64 = 0.64;
+const MOST_GROWTH: f64 = 0.66;
 
 /// What is known of the incumbent, and of the rollout.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,8 @@ pub struct Plan {
     pub rate: f64,
     /// Latencies of the incumbent.
     pub latency: Sketch,
+    /// Whether each unit tells what its incumbent's latencies were before the rollout.
+    pub incumbent_known: bool,
     /// Standard deviation of the energy per inference from one inference to another, as a part of its mean.
     pub energy_spread: f64,
 }
@@ -54,8 +56,10 @@ pub struct Detection {
 struct Signal {
     /// Mean beyond the limit.
     gap: f64,
-    /// Variance of what we look at, and of what a test with a fixed sample looks at.
+    /// Variance of it at the limit, and as it is.
     variance: [f64; 2],
+    /// By how much it makes the logarithm of wealth grow.
+    growth: f64,
     /// Requests in it.
     requests: f64,
     /// Samples a second.
@@ -146,12 +150,12 @@ fn detect(rule: Rule, effect: f64, plan: &Plan, settings: &Settings, side: Verdi
     if gap <= 0.0 || signal.rate <= 0.0 || plan.units == 0 {
         return None;
     }
-    let deviations = normal.inverse_cdf(1.0 - chance) + normal.inverse_cdf(POWER);
-    let fixed = deviations * deviations * signal.variance[1] / (gap * gap);
+    let deviations = [1.0 - chance, POWER].map(|part| normal.inverse_cdf(part));
+    let far = deviations[0] * signal.variance[0].sqrt() + deviations[1] * signal.variance[1].sqrt();
+    let fixed = (far / gap).powi(2);
     // Of the mixture about a third stays with bets that are near enough to the best.
     let goal = -chance.ln() + (BETS as f64 / 3.0).ln();
-    let tail = normal.inverse_cdf(POWER);
-    let strength = gap * gap / signal.variance[0] / 2.0;
+    let tail = deviations[1];
     let mut growth = 0.0;
     let mut samples = 0.0;
     for number in 0..MOST_TURNS {
@@ -162,7 +166,7 @@ fn detect(rule: Rule, effect: f64, plan: &Plan, settings: &Settings, side: Verdi
         let known = f64::from(number) + 1.0 > signal.learning;
         if known {
             let units = f64::from(plan.units);
-            let of_one = turn / units * strength;
+            let of_one = turn / units * signal.growth;
             growth += units * MOST_GROWTH * (1.0 - (-of_one / MOST_GROWTH).exp());
         }
         if growth - tail * (2.0 * growth).sqrt() >= goal {
@@ -182,6 +186,7 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
     let pairs = |gap: f64, variance: [f64; 2]| Signal {
         gap,
         variance,
+        growth: gap * gap / variance[1] / 2.0,
         requests: 2.0,
         rate: plan.requests_per_second,
         learning: 0.0,
@@ -190,10 +195,12 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
         Metric::Disagreement => {
             let (limit, part) = (margin.size(), effect.clamp(0.0, 1.0));
             let variance = |part: f64| part * (1.0 - part);
+            let likely = |part: f64, limit: f64| if part > 0.0 { part * (part / limit).ln() } else { 0.0 };
             Signal {
+                growth: likely(part, limit) + likely(1.0 - part, 1.0 - limit),
                 requests: 1.0,
                 rate: plan.mirrored_per_second * 2.0,
-                ..pairs(part - limit, [variance(part.max(limit)), variance(part.max(limit))])
+                ..pairs(part - limit, [variance(limit), variance(part)])
             }
         }
         Metric::LatencyQuantile(permille) => {
@@ -207,11 +214,12 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
             };
             let canary = plan.latency.above(limit) / all;
             let own = plan.latency.above(threshold) / all;
-            let variance = canary * (1.0 - canary) + own * (1.0 - own);
+            let variance = |of: f64| of * (1.0 - of) + own * (1.0 - own);
             let turn = plan.requests_per_second / f64::from(plan.units.max(1)) * plan.first_block.as_secs_f64();
+            let learning = if plan.incumbent_known { 0.0 } else { 5.0 / beyond.max(1e-3) / turn.max(1e-9) };
             Signal {
-                learning: (5.0 / beyond.max(1e-3) / turn.max(1e-9)).ceil(),
-                ..pairs(canary - own, [variance; 2])
+                learning: learning.ceil(),
+                ..pairs(canary - own, [variance(own), variance(canary)])
             }
         }
         Metric::EnergyPerInference => {
@@ -225,12 +233,12 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
             match margin {
                 Margin::Add(_) => {
                     let (more, canary) = (shown(rule.limit) / day, rate + effect / day);
-                    let fixed = canary * (1.0 - canary) + rate * (1.0 - rate);
-                    pairs(canary - rate - more, [canary + rate + more, fixed])
+                    let variance = |canary: f64| canary * (1.0 - canary) + rate * (1.0 - rate);
+                    pairs(canary - rate - more, [variance(rate + more), variance(canary)])
                 }
                 Margin::Times(factor) => {
                     let canary = rate * (1.0 + effect) / factor;
-                    pairs(canary - rate, [canary + rate; 2])
+                    pairs(canary - rate, [rate + rate, canary + rate])
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The verdict as turns come, one by one. [`judge`](crate::judge) over the same turns gives the same outcomes.
 
 use crate::contrast::{Contrast, Silent};
-use crate::evidence::{Mirrored, Turn};
+use crate::evidence::{Counts, Mirrored, Turn};
 use crate::judgement::{Outcome, Verdict};
 use crate::past::Past;
 use crate::proportion;
@@ -40,6 +40,11 @@ impl Progress {
             units: BTreeMap::new(),
             series: BTreeMap::new(),
         })
+    }
+
+    /// Tells of a unit, before its first turn, what its incumbent did before the rollout.
+    pub fn begin(&mut self, unit: &str, before: Option<&Counts>) {
+        self.units.insert(unit.to_owned(), Past::after(before));
     }
 
     /// Adds the next turn of a unit. Turns of one unit come in their order.

@@ -14,8 +14,13 @@ use std::collections::BTreeSet;
 /// Halvings until a limit is found: to a billionth of where it is looked for.
 const HALVINGS: usize = 40;
 
-/// A unit of a series, and its turns in order.
-pub(crate) type Turns<'a> = Vec<&'a Turn>;
+/// A unit of a series.
+pub(crate) struct Turns<'a> {
+    /// Its turns in order.
+    pub turns: Vec<&'a Turn>,
+    /// The incumbent before the rollout.
+    pub before: Option<&'a Counts>,
+}
 
 /// One rule on the units of one series.
 pub(crate) struct Case<'a> {
@@ -50,7 +55,7 @@ impl Case<'_> {
         let shown = |size: f64| self.shown(size);
         finding.difference = estimate(&all, margin, self.reach()).map(shown);
         [finding.lower, finding.upper] = self.interval(&all, margin).map(|bound| bound.map(shown));
-        let turns = self.units.iter().flatten();
+        let turns = self.units.iter().flat_map(|unit| &unit.turns);
         let feedback: u64 = turns
             .map(|turn| turn.canary.feedback.total().saturating_add(turn.incumbent.feedback.total()))
             .fold(0, u64::saturating_add);
@@ -65,10 +70,10 @@ impl Case<'_> {
         finding
     }
 
-    fn contrasts<'a>(&self, unit: &[&'a Turn], silent: &mut BTreeSet<Silent>) -> Vec<Contrast<'a>> {
-        let mut past = Past::default();
+    fn contrasts<'a>(&self, unit: &Turns<'a>, silent: &mut BTreeSet<Silent>) -> Vec<Contrast<'a>> {
+        let mut past = Past::after(unit.before);
         let mut contrasts = Vec::new();
-        for turn in unit {
+        for turn in &unit.turns {
             match Contrast::of(self.rule.metric, turn, &past, self.settings) {
                 Ok(contrast) => contrasts.push(contrast),
                 Err(why) => {
@@ -86,7 +91,7 @@ impl Case<'_> {
         let mut sum = Mirrored::default();
         for unit in self.units {
             let mut own = Mirrored::default();
-            unit.iter().for_each(|turn| own.add(turn.mirrored));
+            unit.turns.iter().for_each(|turn| own.add(turn.mirrored));
             sum.add(own);
             finding.samples.units += u64::from(own.compared > 0);
             finding.samples.units_beyond += u64::from(own.different as f64 > limit * own.compared as f64);
@@ -135,7 +140,7 @@ impl Case<'_> {
 
     fn total(&self, arm: impl Fn(&Turn) -> &Counts) -> Counts {
         let mut total = Counts::default();
-        for turn in self.units.iter().flatten() {
+        for turn in self.units.iter().flat_map(|unit| &unit.turns) {
             add(&mut total, arm(turn), self.settings);
         }
         total

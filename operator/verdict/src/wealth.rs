@@ -11,7 +11,7 @@ pub(crate) const ON_COUNTS: [f64; BETS] = powers(1.0 / 128.0);
 /// Bets on the logarithm of a ratio.
 pub(crate) const ON_RATIOS: [f64; BETS] = powers(1.0);
 /// Part of what he has that he risks on one sign: one block may not ruin him.
-const STAKE: f64 = 0.9;
+const STAKE: f64 = 0.95;
 /// Bets on a bounded difference, as parts of what could be lost.
 pub(crate) const ON_BOUNDED: [f64; BETS] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95];
 

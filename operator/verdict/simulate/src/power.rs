@@ -5,7 +5,7 @@ use crate::world::{self, Effect, FIRST_BLOCK, Kind, Node, RATE_OF_NODE};
 use perwatt_verdict::evidence::{Alone, Window};
 use perwatt_verdict::judgement::Outcome;
 use perwatt_verdict::preview::{self, Detection, POWER, Plan};
-use perwatt_verdict::{Arm, Evidence, Metric, Progress, Rule, Settings, Sketch, Unit, Verdict, judge};
+use perwatt_verdict::{Arm, Evidence, Metric, Progress, Rule, Settings, Unit, Verdict, judge};
 use std::time::Duration;
 
 /// Rollouts of each case, for the figure.
@@ -14,8 +14,10 @@ pub const ROLLOUTS: usize = 2_000;
 const LONGEST: Duration = Duration::from_secs(4 * 3_600);
 /// Windows of a rollout between nodes: two hours.
 const WINDOWS: u32 = 6;
-/// The first of them, and how long the incumbent is known before.
+/// Seconds of the first of them.
 const FIRST_WINDOW: u64 = 128;
+/// Seconds that the incumbent is known before, with switchback and between nodes.
+const KNOWN: [u64; 2] = [600, 7_200];
 
 /// One canary that is worse.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +132,9 @@ pub fn run(effect: &Effect, nodes: u64, seed: u64, metric: Metric, over: impl Fn
     let Ok(mut progress) = Progress::new(&Settings::default()) else { return NEVER };
     let mut all: Vec<Node> = (0..nodes).map(|n| Node::new(Kind::Independent, seed, n, LONGEST)).collect();
     let names: Vec<String> = (0..nodes).map(|number| format!("node-{number}")).collect();
+    for (node, name) in all.iter_mut().zip(&names) {
+        progress.begin(name, Some(&node.counts(KNOWN[0], &Effect::NONE)));
+    }
     let mut samples = 0;
     loop {
         let mut seconds = 0;
@@ -140,7 +145,7 @@ pub fn run(effect: &Effect, nodes: u64, seed: u64, metric: Metric, over: impl Fn
                 _ => turn.canary.requests() + turn.incumbent.requests(),
             };
             progress.add(name, "npu", &turn);
-            seconds = node.seconds();
+            seconds = node.seconds() - KNOWN[0];
         }
         if over(&progress) {
             return End { samples: samples as f64, seconds: seconds as f64 };
@@ -168,7 +173,8 @@ pub fn plan(nodes: u64) -> Plan {
         mirrored_per_second: all * world::MIRRORED,
         first_block: FIRST_BLOCK,
         rate: world::ERRORS,
-        latency: std::mem::replace(&mut known.latency, Sketch::default()),
+        latency: std::mem::take(&mut known.latency),
+        incumbent_known: true,
         energy_spread: world::ENERGY_SPREAD,
     }
 }
@@ -192,11 +198,12 @@ fn is_rejected_between(worse: &Worse, nodes: u64, seed: u64) -> bool {
     let mut all: Vec<Node> = (0..nodes).map(|n| Node::new(Kind::NodeEffects, seed, n, LONGEST)).collect();
     for (number, node) in all.iter_mut().enumerate() {
         let arm = if number % 2 == 0 { Arm::Canary } else { Arm::Incumbent };
-        let before = Some(node.counts(FIRST_WINDOW * 8, &Effect::NONE));
+        let before = Some(node.counts(KNOWN[1], &Effect::NONE));
         let unit = Unit {
             series: "npu".into(),
             confidence_edges: (0..9).map(f64::from).collect(),
-            alone: Some(Alone { arm, before, windows: Vec::new() }),
+            alone: Some(Alone { arm, windows: Vec::new() }),
+            before,
             ..Unit::default()
         };
         evidence.units.insert(format!("node-{number:02}"), unit);
