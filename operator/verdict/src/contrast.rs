@@ -46,7 +46,12 @@ pub(crate) enum Silent {
 
 impl<'a> Contrast<'a> {
     /// What a turn says to a metric, given the turns before it.
-    pub(crate) fn of(metric: Metric, turn: &'a Turn, past: &Past, settings: &Settings) -> Result<Self, Silent> {
+    pub(crate) fn of(
+        metric: Metric,
+        turn: &'a Turn,
+        past: &Past,
+        settings: &Settings,
+    ) -> Result<Self, Silent> {
         let (canary, incumbent) = (&turn.canary, &turn.incumbent);
         match metric {
             Metric::LatencyQuantile(permille) => {
@@ -58,7 +63,8 @@ impl<'a> Contrast<'a> {
                 Ok(Self::Tail { sketches, threshold })
             }
             Metric::EnergyPerInference => {
-                let [(canary, drift), (incumbent, more)] = [joules(canary, settings)?, joules(incumbent, settings)?];
+                let [(canary, drift), (incumbent, more)] =
+                    [joules(canary, settings)?, joules(incumbent, settings)?];
                 Ok(Self::Ratio {
                     ln: (canary / incumbent).ln(),
                     error: (f64::from(drift.max(more)) / 1e3).ln_1p(),
@@ -128,12 +134,19 @@ fn joules(counts: &Counts, settings: &Settings) -> Result<(f64, u16), Silent> {
     if energy.inferences == 0 || energy.nanojoules == 0 {
         return Err(Silent::NoData);
     }
-    Ok((energy.nanojoules as f64 / energy.inferences as f64, energy.drift_permille))
+    Ok((
+        energy.nanojoules as f64 / energy.inferences as f64,
+        energy.drift_permille,
+    ))
 }
 
 /// Whether a figure of energy may decide over a canary.
 pub(crate) fn judged(energy: &Energy, settings: &Settings) -> bool {
-    if energy.emulated { settings.accept_emulated_energy } else { energy.source == Source::Measured }
+    if energy.emulated {
+        settings.accept_emulated_energy
+    } else {
+        energy.source == Source::Measured
+    }
 }
 
 /// Hits of a metric that counts, and among how many.
@@ -144,9 +157,10 @@ pub(crate) fn hits(metric: Metric, counts: &Counts) -> (u64, u64) {
         Metric::FalseAlarmRate => (counts.feedback.false_alarm, counts.answered),
         Metric::MissRate => (counts.feedback.miss, counts.answered),
         Metric::RestartRate => (counts.restarts, counts.milliseconds),
-        Metric::LatencyQuantile(_) | Metric::EnergyPerInference | Metric::ConfidenceShift | Metric::Disagreement => {
-            (0, 0)
-        }
+        Metric::LatencyQuantile(_)
+        | Metric::EnergyPerInference
+        | Metric::ConfidenceShift
+        | Metric::Disagreement => (0, 0),
     }
 }
 
@@ -186,7 +200,9 @@ fn differences(hits: [f64; 2], of: [f64; 2], margin: Margin) -> Vec<(f64, f64)> 
 
 /// Numbers that a Poisson variable takes, with their weights.
 fn poisson(mean: f64) -> Vec<(f64, f64)> {
-    let Ok(law) = Poisson::new(mean) else { return vec![(1.0, 0.0)] };
+    let Ok(law) = Poisson::new(mean) else {
+        return vec![(1.0, 0.0)];
+    };
     weighted(mean, mean.sqrt(), f64::INFINITY, |number| law.pmf(number))
 }
 
@@ -204,7 +220,9 @@ fn weighted(mean: f64, deviation: f64, most: f64, weight: impl Fn(u64) -> f64) -
     let first = (mean - DEVIATIONS * deviation).floor().max(0.0);
     let last = (mean + DEVIATIONS * deviation + 6.0).ceil().min(most);
     let step = ((last - first) / TERMS as f64).floor().max(1.0);
-    let numbers = (0..=TERMS * 2).map(|n| first + n as f64 * step).take_while(|n| *n <= last);
+    let numbers = (0..=TERMS * 2)
+        .map(|n| first + n as f64 * step)
+        .take_while(|n| *n <= last);
     let mut terms: Vec<(f64, f64)> = numbers.map(|n| (weight(n as u64), n)).collect();
     let sum: f64 = terms.iter().map(|(weight, _)| weight).sum();
     if sum <= 0.0 || !sum.is_finite() {
@@ -229,7 +247,8 @@ mod tests {
                     of: [200.0, 200.0],
                 };
                 let bets = contrast.bets(margin);
-                sum += laws(u64::from(canary as u32), u64::from(incumbent as u32)) * bets.ln(Side::Fail).exp();
+                sum +=
+                    laws(u64::from(canary as u32), u64::from(incumbent as u32)) * bets.ln(Side::Fail).exp();
             }
         }
         sum
@@ -250,7 +269,13 @@ mod tests {
 
     #[test]
     fn weights_are_together_one_and_few_however_large_the_numbers() {
-        for terms in [poisson(0.0), poisson(0.3), poisson(1e6), thinned(1e7, 0.9), thinned(0.0, 0.9)] {
+        for terms in [
+            poisson(0.0),
+            poisson(0.3),
+            poisson(1e6),
+            thinned(1e7, 0.9),
+            thinned(0.0, 0.9),
+        ] {
             assert!(terms.len() <= 2 * TERMS + 1);
             let sum: f64 = terms.iter().map(|(weight, _)| weight).sum();
             assert!((sum - 1.0).abs() < 1e-9);
@@ -263,8 +288,14 @@ mod tests {
     fn a_limit_that_lies_exactly_at_the_difference_leans_to_no_side() {
         let latency = [1_100u64, 2_200, 3_300].map(|l| l * 100);
         let faster = latency.map(|l| l * 10 / 11);
-        let sketches = [&Sketch::of(&mut latency.to_vec()), &Sketch::of(&mut faster.to_vec())];
-        let tail = Contrast::Tail { sketches, threshold: 250_000.0 };
+        let sketches = [
+            &Sketch::of(&mut latency.to_vec()),
+            &Sketch::of(&mut faster.to_vec()),
+        ];
+        let tail = Contrast::Tail {
+            sketches,
+            threshold: 250_000.0,
+        };
         assert!(tail.lean(Margin::Times(1.1)).abs() < 1e-9);
         assert!(tail.lean(Margin::Times(1.4)) < 0.0);
         assert!(tail.lean(Margin::Times(0.7)) > 0.0);

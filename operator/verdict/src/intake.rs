@@ -1,8 +1,8 @@
 //! What evidence must be before anything is concluded from it, and how it is put together.
 
 use crate::evidence::{
-    Alone, Counts, Energy, Evidence, MAX_BINS, MAX_COUNT, MAX_NAME, MAX_TURNS, MAX_UNITS, Measuring, Mirrored, SCHEMA,
-    Turn, Unit,
+    Alone, Counts, Energy, Evidence, MAX_BINS, MAX_COUNT, MAX_NAME, MAX_TURNS, MAX_UNITS, Measuring,
+    Mirrored, SCHEMA, Turn, Unit,
 };
 use crate::sketch::Sketch;
 use std::collections::BTreeMap;
@@ -47,7 +47,9 @@ pub enum EvidenceError {
     #[error("it was reported with series {0:?} and {1:?}, or with other bins, or with another time before")]
     OtherUnit(String, String),
     /// A cumulative counter went back.
-    #[error("{0} went back from {1} to {2}: the counter was reset or wrapped, and a block with that has no counts")]
+    #[error(
+        "{0} went back from {1} to {2}: the counter was reset or wrapped, and a block with that has no counts"
+    )]
     WentBack(&'static str, u64, u64),
 }
 
@@ -75,7 +77,9 @@ impl Evidence {
         if (&self.canary, &self.incumbent) != (&other.canary, &other.incumbent) {
             let [canary, incumbent] = [other.canary.clone(), other.incumbent.clone()];
             let wanted = (self.canary.clone(), self.incumbent.clone());
-            return Err(EvidenceError::OtherRevisions(canary, incumbent, wanted.0, wanted.1));
+            return Err(EvidenceError::OtherRevisions(
+                canary, incumbent, wanted.0, wanted.1,
+            ));
         }
         let mut merged = Vec::with_capacity(other.units.len());
         for (name, unit) in &other.units {
@@ -106,7 +110,10 @@ impl Unit {
     pub fn merge(&mut self, other: &Self) -> Result<(), EvidenceError> {
         let own = (&self.series, &self.confidence_edges, &self.before);
         if own != (&other.series, &other.confidence_edges, &other.before) {
-            return Err(EvidenceError::OtherUnit(self.series.clone(), other.series.clone()));
+            return Err(EvidenceError::OtherUnit(
+                self.series.clone(),
+                other.series.clone(),
+            ));
         }
         let turns = merge_turns(&self.turns, &other.turns)?;
         self.alone = merge_alone(self.alone.as_ref(), other.alone.as_ref())?;
@@ -130,7 +137,11 @@ impl Unit {
         merge_turns(&self.turns, &[])?;
         for turn in &self.turns {
             check_name(&turn.epoch)?;
-            check_part("different answers", turn.mirrored.different, turn.mirrored.compared)?;
+            check_part(
+                "different answers",
+                turn.mirrored.different,
+                turn.mirrored.compared,
+            )?;
             check_count("mirrored inputs", turn.mirrored.compared)?;
             turn.canary.check(self.confidence_edges.len())?;
             turn.incumbent.check(self.confidence_edges.len())?;
@@ -162,7 +173,11 @@ impl Turn {
 impl Measuring {
     /// The one that has seen more: both are cumulative.
     fn newer(self, other: Self) -> Self {
-        if (other.asked, other.failed) > (self.asked, self.failed) { other } else { self }
+        if (other.asked, other.failed) > (self.asked, self.failed) {
+            other
+        } else {
+            self
+        }
     }
 }
 
@@ -181,7 +196,9 @@ fn merge_turns(left: &[Turn], right: &[Turn]) -> Result<Vec<Turn>, EvidenceError
 }
 
 fn merge_alone(left: Option<&Alone>, right: Option<&Alone>) -> Result<Option<Alone>, EvidenceError> {
-    let Some(first) = left.or(right) else { return Ok(None) };
+    let Some(first) = left.or(right) else {
+        return Ok(None);
+    };
     let mut windows = BTreeMap::new();
     for alone in [left, right].into_iter().flatten() {
         let conflict = |number| EvidenceError::Conflict("alone".into(), number);
@@ -213,12 +230,25 @@ impl Counts {
             fallbacks: less("fallbacks", self.fallbacks, earlier.fallbacks)?,
             restarts: less("restarts", self.restarts, earlier.restarts)?,
             latency: self.latency.since(&earlier.latency)?,
-            energy: self.energy.map(|energy| energy.since(earlier.energy)).transpose()?,
+            energy: self
+                .energy
+                .map(|energy| energy.since(earlier.energy))
+                .transpose()?,
             confidence: (self.confidence.iter().enumerate())
-                .map(|(bin, count)| less("confidences", *count, earlier.confidence.get(bin).copied().unwrap_or(0)))
+                .map(|(bin, count)| {
+                    less(
+                        "confidences",
+                        *count,
+                        earlier.confidence.get(bin).copied().unwrap_or(0),
+                    )
+                })
                 .collect::<Result<_, _>>()?,
             feedback: crate::evidence::Feedback {
-                false_alarm: less("false alarms", self.feedback.false_alarm, earlier.feedback.false_alarm)?,
+                false_alarm: less(
+                    "false alarms",
+                    self.feedback.false_alarm,
+                    earlier.feedback.false_alarm,
+                )?,
                 miss: less("misses", self.feedback.miss, earlier.feedback.miss)?,
                 correct: less("correct answers", self.feedback.correct, earlier.feedback.correct)?,
             },
@@ -241,7 +271,10 @@ impl Counts {
         self.latency.check()?;
         check_part("latencies", self.latency.count(), self.answered)?;
         check_part("fallbacks", self.fallbacks, self.requests())?;
-        let sure = self.confidence.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+        let sure = self
+            .confidence
+            .iter()
+            .fold(0, |sum: u64, count| sum.saturating_add(*count));
         check_part("confidences", sure, self.answered)?;
         // As many bins as there are spaces between the edges, and one for what is no number.
         if self.confidence.is_empty() || self.confidence.len() == edges {
@@ -272,7 +305,10 @@ impl Sketch {
     fn since(&self, earlier: &Self) -> Result<Self, EvidenceError> {
         let before: BTreeMap<u64, u64> = earlier.microseconds.iter().copied().collect();
         let now: BTreeMap<u64, u64> = self.microseconds.iter().copied().collect();
-        if let Some((_, count)) = before.iter().find(|(end, count)| **count > 0 && !now.contains_key(*end)) {
+        if let Some((_, count)) = before
+            .iter()
+            .find(|(end, count)| **count > 0 && !now.contains_key(*end))
+        {
             return Err(EvidenceError::WentBack("latencies", *count, 0));
         }
         let grown = now.into_iter().map(|(end, count)| {
@@ -297,7 +333,8 @@ impl Mirrored {
 }
 
 fn less(what: &'static str, now: u64, before: u64) -> Result<u64, EvidenceError> {
-    now.checked_sub(before).ok_or(EvidenceError::WentBack(what, before, now))
+    now.checked_sub(before)
+        .ok_or(EvidenceError::WentBack(what, before, now))
 }
 
 fn check_name(name: &str) -> Result<(), EvidenceError> {
@@ -308,13 +345,25 @@ fn check_name(name: &str) -> Result<(), EvidenceError> {
 }
 
 fn check_many(what: &'static str, have: usize, most: usize) -> Result<(), EvidenceError> {
-    if have > most { Err(EvidenceError::Many(what, have, most)) } else { Ok(()) }
+    if have > most {
+        Err(EvidenceError::Many(what, have, most))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_count(what: &'static str, count: u64) -> Result<(), EvidenceError> {
-    if count > MAX_COUNT { Err(EvidenceError::Count(what, count)) } else { Ok(()) }
+    if count > MAX_COUNT {
+        Err(EvidenceError::Count(what, count))
+    } else {
+        Ok(())
+    }
 }
 
 fn check_part(what: &'static str, part: u64, whole: u64) -> Result<(), EvidenceError> {
-    if part > whole { Err(EvidenceError::Part(what, part, whole)) } else { Ok(()) }
+    if part > whole {
+        Err(EvidenceError::Part(what, part, whole))
+    } else {
+        Ok(())
+    }
 }

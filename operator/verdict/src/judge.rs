@@ -38,9 +38,11 @@ pub fn judge(evidence: &Evidence, settings: &Settings) -> Result<Judgement, Sett
         let series = all.entry(&unit.series).or_default();
         if !unit.turns.is_empty() {
             let (turns, before) = (unit.in_order(), unit.before.as_ref());
-            series.turns.push(Turns { turns, before });
+            series.turns.push(Turns { name, turns, before });
         }
-        series.alone.extend(unit.alone.iter().map(|alone| (alone, unit.before.as_ref())));
+        series
+            .alone
+            .extend(unit.alone.iter().map(|alone| (alone, unit.before.as_ref())));
     }
     let mut problems = measuring::check_budget(evidence, &unusable, settings);
     for (name, series) in &all {
@@ -64,10 +66,24 @@ fn findings(all: &BTreeMap<&str, Series<'_>>, settings: &Settings) -> Vec<Findin
                 // Units that alternate say more than units apart from one another.
                 if series.turns.is_empty() && !series.alone.is_empty() {
                     let (rule, units) = (*rule, &series.alone[..]);
-                    Between { rule, series: name, units, settings, chances }.find()
+                    Between {
+                        rule,
+                        series: name,
+                        units,
+                        settings,
+                        chances,
+                    }
+                    .find()
                 } else {
                     let (rule, units) = (*rule, &series.turns[..]);
-                    Case { rule, series: name, units, settings, chances }.find()
+                    Case {
+                        rule,
+                        series: name,
+                        units,
+                        settings,
+                        chances,
+                    }
+                    .find()
                 }
             })
             .collect()
@@ -85,7 +101,12 @@ fn conclude(findings: Vec<Finding>, problems: Problems, evidence: &Evidence) -> 
     let mut measuring = problems.broken;
     measuring.extend(problems.doubtful);
     let sentence = sentence::of_judgement(verdict, &findings, &measuring, evidence);
-    Judgement { verdict, findings, measuring, sentence }
+    Judgement {
+        verdict,
+        findings,
+        measuring,
+        sentence,
+    }
 }
 
 fn unreadable(why: &str) -> Judgement {

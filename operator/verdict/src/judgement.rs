@@ -70,6 +70,8 @@ pub struct Finding {
     pub allowed: f64,
     /// What it is based on.
     pub samples: Samples,
+    /// The unit that alone shows it, where all together do not: then the differences are its own.
+    pub unit: Option<String>,
     /// What it needs to end.
     pub needed: Needed,
     /// For a person.
@@ -139,11 +141,12 @@ impl Verdict {
 }
 
 impl Outcome {
-    /// What logarithms of wealth show, beside those of the chances of an error.
-    pub(crate) fn of(ln_fail: f64, ln_pass: f64, chances: [f64; 2]) -> Self {
-        if ln_fail >= -chances[0].ln() {
+    /// What logarithms of wealth show, against the canary and for it, beside the chances of an error.
+    pub(crate) fn of(ln: [f64; 2], chances: [f64; 2]) -> Self {
+        let [fail, pass] = [0, 1].map(|side: usize| ln[side] >= -chances[side].ln());
+        if fail {
             Self::Fail
-        } else if ln_pass >= -chances[1].ln() {
+        } else if pass {
             Self::Pass
         } else {
             Self::Inconclusive

@@ -20,10 +20,16 @@ pub(crate) struct Problems {
 }
 
 /// Looks for evidence that is missing. `unusable` names units with what is wrong with them.
-pub(crate) fn check_budget(evidence: &Evidence, unusable: &[(String, String)], settings: &Settings) -> Problems {
+pub(crate) fn check_budget(
+    evidence: &Evidence,
+    unusable: &[(String, String)],
+    settings: &Settings,
+) -> Problems {
     let mut problems = Problems::default();
     let budget = u64::from(settings.measuring_failures_permille);
-    let silent = |unit: &Unit| unit.measuring.failed.saturating_mul(1_000) > unit.measuring.asked.saturating_mul(budget);
+    let silent = |unit: &Unit| {
+        unit.measuring.failed.saturating_mul(1_000) > unit.measuring.asked.saturating_mul(budget)
+    };
     let silent: Vec<&String> = (evidence.units.iter())
         .filter(|(name, unit)| silent(unit) && unusable.iter().all(|(other, _)| other != *name))
         .map(|(name, _)| name)
@@ -34,7 +40,11 @@ pub(crate) fn check_budget(evidence: &Evidence, unusable: &[(String, String)], s
         let example = unusable
             .first()
             .map(|(name, why)| format!("{name}: {why}"))
-            .or_else(|| silent.first().map(|name| format!("{name} often gave no evidence")));
+            .or_else(|| {
+                silent
+                    .first()
+                    .map(|name| format!("{name} often gave no evidence"))
+            });
         problems.doubtful.push(format!(
             "measuring failed on {lost} of {all} nodes, allowed are {budget} of 1000 ({})",
             example.unwrap_or_default()
@@ -48,7 +58,9 @@ pub(crate) fn check_turns(series: &str, units: &[Turns<'_>]) -> Problems {
     let mut problems = Problems::default();
     let turns = || units.iter().flat_map(|unit| &unit.turns);
     let firsts = turns().map(|turn| turn.first == Arm::Canary);
-    let changes = units.iter().flat_map(|unit| unit.turns.windows(2).map(|pair| pair[0].first != pair[1].first));
+    let changes = units
+        .iter()
+        .flat_map(|unit| unit.turns.windows(2).map(|pair| pair[0].first != pair[1].first));
     if !is_fair(firsts) || !is_fair(changes) {
         problems.broken.push(format!(
             "the order of blocks was not random on {series}: no comparison of them holds"

@@ -67,7 +67,12 @@ impl Between<'_> {
         let middle = self.difference(shown);
         finding.difference = middle.map(|middle| self.scaled(middle));
         if let Some(middle) = middle {
-            let typical = median(shown.iter().filter(|unit| unit.arm == Arm::Incumbent).map(|unit| unit.value));
+            let typical = median(
+                shown
+                    .iter()
+                    .filter(|unit| unit.arm == Arm::Incumbent)
+                    .map(|unit| unit.value),
+            );
             finding.samples.units_beyond = typical.map_or(0, |typical| {
                 canaries.filter(|unit| unit.value - typical > size).count() as u64
             });
@@ -95,13 +100,22 @@ impl Between<'_> {
     fn look(&self) -> Option<u32> {
         let mut complete: Vec<u32> = self.units.iter().map(|(unit, _)| complete(unit)).collect();
         complete.sort_unstable();
-        let missing = complete.len() * usize::from(self.settings.measuring_failures_permille.min(1_000)) / 1_000;
-        complete.get(missing).or(complete.last()).copied().unwrap_or(0).checked_sub(1)
+        let missing =
+            complete.len() * usize::from(self.settings.measuring_failures_permille.min(1_000)) / 1_000;
+        complete
+            .get(missing)
+            .or(complete.last())
+            .copied()
+            .unwrap_or(0)
+            .checked_sub(1)
     }
 
     fn total(&self, unit: &Alone, look: Option<u32>) -> Counts {
         let mut total = Counts::default();
-        let windows = unit.windows.iter().filter(|window| look.is_some_and(|look| window.number <= look));
+        let windows = unit
+            .windows
+            .iter()
+            .filter(|window| look.is_some_and(|look| window.number <= look));
         windows.for_each(|window| add(&mut total, &window.counts, self.settings));
         total
     }
@@ -109,28 +123,46 @@ impl Between<'_> {
     /// Values of all units that have one; each less its own before the rollout, where all know it.
     fn values(&self, totals: &[(Arm, Counts, Option<&Counts>)]) -> Vec<Shown> {
         let after = totals.iter().map(|(_, counts, _)| self.value(counts));
-        let before: Option<Vec<f64>> = totals.iter().map(|(_, _, before)| self.value((*before)?)).collect();
+        let before: Option<Vec<f64>> = totals
+            .iter()
+            .map(|(_, _, before)| self.value((*before)?))
+            .collect();
         let before = before.unwrap_or_else(|| vec![0.0; totals.len()]);
         let values = after.zip(before).zip(totals);
         values
-            .filter_map(|((after, before), (arm, ..))| Some(Shown { arm: *arm, value: after? - before }))
+            .filter_map(|((after, before), (arm, ..))| {
+                Some(Shown {
+                    arm: *arm,
+                    value: after? - before,
+                })
+            })
             .collect()
     }
 
     /// The value of a unit on the scale of the limit: itself, or its logarithm.
     fn value(&self, counts: &Counts) -> Option<f64> {
-        if self.rule.metric == Metric::EnergyPerInference && !counts.energy.is_some_and(|e| judged(&e, self.settings)) {
+        if self.rule.metric == Metric::EnergyPerInference
+            && !counts.energy.is_some_and(|e| judged(&e, self.settings))
+        {
             return None;
         }
         match (self.rule.metric, self.rule.limit.margin()) {
             (Metric::LatencyQuantile(_) | Metric::EnergyPerInference, Margin::Times(_)) => {
-                value(self.rule.metric, counts).filter(|value| *value > 0.0).map(f64::ln)
+                value(self.rule.metric, counts)
+                    .filter(|value| *value > 0.0)
+                    .map(f64::ln)
             }
-            (Metric::LatencyQuantile(_) | Metric::EnergyPerInference, Margin::Add(_)) => value(self.rule.metric, counts),
+            (Metric::LatencyQuantile(_) | Metric::EnergyPerInference, Margin::Add(_)) => {
+                value(self.rule.metric, counts)
+            }
             (metric, margin) => {
                 let (hits, of) = hits(metric, counts);
                 // Half a hit more, so that none has a logarithm.
-                let half = if matches!(margin, Margin::Times(_)) { 0.5 } else { 0.0 };
+                let half = if matches!(margin, Margin::Times(_)) {
+                    0.5
+                } else {
+                    0.0
+                };
                 let rate = (of > 0).then(|| (hits as f64 + half) / of as f64)?;
                 Some(if half > 0.0 { rate.ln() } else { rate })
             }
@@ -140,11 +172,19 @@ impl Between<'_> {
     /// Chances of the ranks that are seen, if the canary were worse by `size`.
     fn chances_at(&self, shown: &[Shown], size: f64) -> Option<Chances> {
         let of = |arm, less: f64| -> Vec<f64> {
-            shown.iter().filter(|unit| unit.arm == arm).map(|unit| unit.value - less).collect()
+            shown
+                .iter()
+                .filter(|unit| unit.arm == arm)
+                .map(|unit| unit.value - less)
+                .collect()
         };
         let others = of(Arm::Incumbent, 0.0);
-        let [high, low] = [1.0, -1.0].map(|side| rank_sum(&of(Arm::Canary, size + side * self.error()), &others));
-        Some(Chances { high: high?.high, low: low?.low })
+        let [high, low] =
+            [1.0, -1.0].map(|side| rank_sum(&of(Arm::Canary, size + side * self.error()), &others));
+        Some(Chances {
+            high: high?.high,
+            low: low?.low,
+        })
     }
 
     /// How far two meters may be apart.
@@ -152,7 +192,11 @@ impl Between<'_> {
         if self.rule.metric != Metric::EnergyPerInference {
             return 0.0;
         }
-        let energies = self.units.iter().flat_map(|(unit, _)| &unit.windows).filter_map(|window| window.counts.energy);
+        let energies = self
+            .units
+            .iter()
+            .flat_map(|(unit, _)| &unit.windows)
+            .filter_map(|window| window.counts.energy);
         let most = energies.map(|energy| energy.error_permille).max().unwrap_or(0);
         2.0 * (f64::from(most) / 1e3).ln_1p()
     }
@@ -198,6 +242,7 @@ impl Between<'_> {
                 canary: canary.requests(),
                 incumbent: incumbent.requests(),
             },
+            unit: None,
             needed: Needed::Data,
             sentence: String::new(),
         }
@@ -207,7 +252,10 @@ impl Between<'_> {
 /// Windows from the first that a unit has without a gap.
 fn complete(unit: &Alone) -> u32 {
     let numbers = unit.windows.iter().map(|window| window.number);
-    numbers.zip(0..).take_while(|(number, place)| number == place).count() as u32
+    numbers
+        .zip(0..)
+        .take_while(|(number, place)| number == place)
+        .count() as u32
 }
 
 /// What the look after window `look` may spend of a chance: all looks together spend no more than the whole.
@@ -256,7 +304,10 @@ mod tests {
                 let low: Vec<f64> = (0..units / 2).map(|n| n as f64).collect();
                 rank_sum(&high, &low).unwrap().high
             };
-            assert!(best(units) <= chance && best(units - 2) > chance, "{chance}: {units}");
+            assert!(
+                best(units) <= chance && best(units - 2) > chance,
+                "{chance}: {units}"
+            );
         }
     }
 }

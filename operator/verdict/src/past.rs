@@ -40,7 +40,12 @@ impl Past {
 
     /// The incumbent's quantile in microseconds, once it is known.
     pub(crate) fn quantile(&self, permille: u16) -> Option<f64> {
-        let beyond = |sketch: &Sketch| sketch.count().saturating_mul(u64::from(1_000 - permille.min(999))) / 1_000;
+        let beyond = |sketch: &Sketch| {
+            sketch
+                .count()
+                .saturating_mul(u64::from(1_000 - permille.min(999)))
+                / 1_000
+        };
         let known = if beyond(&self.incumbent) < ENOUGH && beyond(&self.before) >= beyond(&self.incumbent) {
             &self.before
         } else {
@@ -61,16 +66,23 @@ impl Past {
             return Err(Silent::NoData);
         }
         let [before_canary, before_incumbent] = &self.confidence;
-        if sum(before_canary).min(sum(before_incumbent)) < CONFIDENCES || before_canary.len() != canary.len() {
+        if sum(before_canary).min(sum(before_incumbent)) < CONFIDENCES || before_canary.len() != canary.len()
+        {
             return Err(Silent::Learning);
         }
         let logarithms: Vec<f64> = ratios(before_canary, before_incumbent);
         let parts = canary.iter().zip(incumbent);
         let differences = parts.map(|(c, i)| *c as f64 / of_canary as f64 - *i as f64 / of_incumbent as f64);
-        let value = differences.zip(&logarithms).map(|(difference, ln)| difference * ln).sum();
+        let value = differences
+            .zip(&logarithms)
+            .map(|(difference, ln)| difference * ln)
+            .sum();
         let most = logarithms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let least = logarithms.iter().copied().fold(f64::INFINITY, f64::min);
-        Ok(Contrast::Shift { value, reach: most - least })
+        Ok(Contrast::Shift {
+            value,
+            reach: most - least,
+        })
     }
 }
 
@@ -81,13 +93,15 @@ pub(crate) fn stability_index(canary: &[u64], incumbent: &[u64]) -> Option<f64> 
         return None;
     }
     let parts = canary.iter().zip(incumbent).zip(ratios(canary, incumbent));
-    let terms = parts.map(|((c, i), ln)| (*c as f64 / of_canary as f64 - *i as f64 / of_incumbent as f64) * ln);
+    let terms =
+        parts.map(|((c, i), ln)| (*c as f64 / of_canary as f64 - *i as f64 / of_incumbent as f64) * ln);
     Some(terms.sum())
 }
 
 /// Logarithms of the parts of bins over one another; half an answer more in each, so that none is empty.
 fn ratios(canary: &[u64], incumbent: &[u64]) -> Vec<f64> {
-    let share = |counts: &[u64], count: u64| (count as f64 + 0.5) / (sum(counts) as f64 + 0.5 * counts.len() as f64);
+    let share =
+        |counts: &[u64], count: u64| (count as f64 + 0.5) / (sum(counts) as f64 + 0.5 * counts.len() as f64);
     let ratio = |(c, i): (&u64, &u64)| (share(canary, *c) / share(incumbent, *i)).ln();
     canary
         .iter()

@@ -8,7 +8,7 @@ use crate::nodes;
 use crate::schedule;
 use crate::settings::{Limit, Margin, Metric, Rule, Settings, SettingsError};
 use crate::sketch::Sketch;
-use crate::wealth::BETS;
+use crate::wealth::{BETS, ON_ALL};
 use statrs::distribution::{ContinuousCDF, Normal};
 use std::time::Duration;
 
@@ -107,7 +107,11 @@ pub fn smallest(
         detect(rule, effect, plan, settings, Verdict::Fail).is_some_and(|detection| detection.time <= within)
     };
     let limit = shown(rule.limit);
-    let most = if matches!(rule.limit, Limit::IncreasePermille(_)) { 9.0 } else { limit * 1e3 };
+    let most = if matches!(rule.limit, Limit::IncreasePermille(_)) {
+        9.0
+    } else {
+        limit * 1e3
+    };
     Ok(seen(most).then(|| crate::switchback::bisect(limit, most, seen)))
 }
 
@@ -121,11 +125,23 @@ pub fn fewest_units(settings: &Settings) -> u64 {
 ///
 /// # Errors
 /// Where nothing can be judged by the settings.
-pub fn sentence(rule: Rule, within: Duration, plan: &Plan, settings: &Settings) -> Result<String, SettingsError> {
-    let start = format!("with {} nodes and {} requests/s", plan.units, plan.requests_per_second);
+pub fn sentence(
+    rule: Rule,
+    within: Duration,
+    plan: &Plan,
+    settings: &Settings,
+) -> Result<String, SettingsError> {
+    let start = format!(
+        "with {} nodes and {} requests/s",
+        plan.units, plan.requests_per_second
+    );
     let minutes = |time: Duration| format!("{:.0} min", (time.as_secs_f64() / 60.0).ceil());
     let Some(effect) = smallest(rule, within, plan, settings)? else {
-        return Ok(format!("{start}, nothing about {} can be seen in {}", rule.metric, minutes(within)));
+        return Ok(format!(
+            "{start}, nothing about {} can be seen in {}",
+            rule.metric,
+            minutes(within)
+        ));
     };
     let amount = match rule.limit {
         Limit::IncreasePermille(_) => format!("+{:.0}%", effect * 100.0),
@@ -137,7 +153,11 @@ pub fn sentence(rule: Rule, within: Duration, plan: &Plan, settings: &Settings) 
     let passes = acceptance(rule, plan, settings)?
         .map(|detection| format!("; one that is as good passes in {}", minutes(detection.time)))
         .unwrap_or_default();
-    Ok(format!("{start}, {amount} of {} can be seen in {}{passes}", rule.metric, minutes(within)))
+    Ok(format!(
+        "{start}, {amount} of {} can be seen in {}{passes}",
+        rule.metric,
+        minutes(within)
+    ))
 }
 
 fn detect(rule: Rule, effect: f64, plan: &Plan, settings: &Settings, side: Verdict) -> Option<Detection> {
@@ -154,7 +174,7 @@ fn detect(rule: Rule, effect: f64, plan: &Plan, settings: &Settings, side: Verdi
     let far = deviations[0] * signal.variance[0].sqrt() + deviations[1] * signal.variance[1].sqrt();
     let fixed = (far / gap).powi(2);
     // Of the mixture about a third stays with bets that are near enough to the best.
-    let goal = -chance.ln() + (BETS as f64 / 3.0).ln();
+    let goal = -(chance * ON_ALL).ln() + (BETS as f64 / 3.0).ln();
     let tail = deviations[1];
     let mut growth = 0.0;
     let mut samples = 0.0;
@@ -195,7 +215,13 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
         Metric::Disagreement => {
             let (limit, part) = (margin.size(), effect.clamp(0.0, 1.0));
             let variance = |part: f64| part * (1.0 - part);
-            let likely = |part: f64, limit: f64| if part > 0.0 { part * (part / limit).ln() } else { 0.0 };
+            let likely = |part: f64, limit: f64| {
+                if part > 0.0 {
+                    part * (part / limit).ln()
+                } else {
+                    0.0
+                }
+            };
             Signal {
                 growth: likely(part, limit) + likely(1.0 - part, 1.0 - limit),
                 requests: 1.0,
@@ -215,8 +241,13 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
             let canary = plan.latency.above(limit) / all;
             let own = plan.latency.above(threshold) / all;
             let variance = |of: f64| of * (1.0 - of) + own * (1.0 - own);
-            let turn = plan.requests_per_second / f64::from(plan.units.max(1)) * plan.first_block.as_secs_f64();
-            let learning = if plan.incumbent_known { 0.0 } else { 5.0 / beyond.max(1e-3) / turn.max(1e-9) };
+            let turn =
+                plan.requests_per_second / f64::from(plan.units.max(1)) * plan.first_block.as_secs_f64();
+            let learning = if plan.incumbent_known {
+                0.0
+            } else {
+                5.0 / beyond.max(1e-3) / turn.max(1e-9)
+            };
             Signal {
                 learning: learning.ceil(),
                 ..pairs(canary - own, [variance(own), variance(canary)])
@@ -228,7 +259,11 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
         }
         Metric::ConfidenceShift => return None,
         _ => {
-            let day = if rule.metric == Metric::RestartRate { 86_400.0 * plan.requests_per_second } else { 1.0 };
+            let day = if rule.metric == Metric::RestartRate {
+                86_400.0 * plan.requests_per_second
+            } else {
+                1.0
+            };
             let rate = plan.rate / day;
             match margin {
                 Margin::Add(_) => {
@@ -249,7 +284,9 @@ fn signal(rule: Rule, effect: f64, plan: &Plan) -> Option<Signal> {
 fn shown(limit: Limit) -> f64 {
     match limit {
         Limit::IncreasePermille(permille) => f64::from(permille) / 1e3,
-        Limit::IncreaseMillionths(millionths) | Limit::MaximumMillionths(millionths) => f64::from(millionths) / 1e6,
+        Limit::IncreaseMillionths(millionths) | Limit::MaximumMillionths(millionths) => {
+            f64::from(millionths) / 1e6
+        }
         Limit::IncreaseMicroseconds(size) | Limit::IncreasePerDay(size) => f64::from(size),
     }
 }

@@ -6,7 +6,7 @@ use crate::judgement::{Outcome, Verdict};
 use crate::past::Past;
 use crate::proportion;
 use crate::settings::{Metric, Rule, Settings, SettingsError};
-use crate::wealth::{Both, Side};
+use crate::wealth::{Both, Side, Wealth, ln_any};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Sums over the turns so far, for whoever looks after every turn: what a rollout would have seen is found without
@@ -22,9 +22,11 @@ pub struct Progress {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
     wealth: Both,
+    /// Against the canary, by unit.
+    units: BTreeMap<String, Wealth>,
     turns: u64,
     silent: BTreeSet<Silent>,
-    mirrored: Mirrored,
+    mirrored: BTreeMap<String, Mirrored>,
     feedback: u64,
 }
 
@@ -49,14 +51,11 @@ impl Progress {
 
     /// Adds the next turn of a unit. Turns of one unit come in their order.
     pub fn add(&mut self, unit: &str, series: &str, turn: &Turn) {
-        if !self.units.contains_key(unit) {
-            self.units.insert(unit.to_owned(), Past::default());
-        }
         let past = self.units.entry(unit.to_owned()).or_default();
         let tallies = self.series.entry(series.to_owned()).or_default();
         tallies.resize_with(self.settings.rules.len(), Tally::default);
         for (rule, tally) in self.settings.rules.iter().zip(tallies) {
-            tally.add(*rule, turn, past, &self.settings);
+            tally.add(*rule, unit, turn, past, &self.settings);
         }
         past.add(turn);
     }
@@ -64,8 +63,14 @@ impl Progress {
     /// The outcome of each rule on each series, in the order of series and rules.
     #[must_use]
     pub fn outcomes(&self) -> Vec<(Metric, Outcome)> {
-        let chances = [self.settings.share(self.series.len()), self.settings.pass_chance()];
-        let tallies = self.series.values().flat_map(|tallies| self.settings.rules.iter().zip(tallies));
+        let chances = [
+            self.settings.share(self.series.len()),
+            self.settings.pass_chance(),
+        ];
+        let tallies = self
+            .series
+            .values()
+            .flat_map(|tallies| self.settings.rules.iter().zip(tallies));
         tallies
             .map(|(rule, tally)| (rule.metric, tally.outcome(*rule, chances)))
             .collect()
@@ -79,18 +84,20 @@ impl Progress {
 }
 
 impl Tally {
-    fn add(&mut self, rule: Rule, turn: &Turn, past: &Past, settings: &Settings) {
-        self.mirrored.add(turn.mirrored);
+    fn add(&mut self, rule: Rule, unit: &str, turn: &Turn, past: &Past, settings: &Settings) {
         for counts in [&turn.canary, &turn.incumbent] {
             self.feedback = self.feedback.saturating_add(counts.feedback.total());
         }
         if rule.metric == Metric::Disagreement {
+            entry(&mut self.mirrored, unit).add(turn.mirrored);
             self.turns += 1;
             return;
         }
         match Contrast::of(rule.metric, turn, past, settings) {
             Ok(contrast) => {
-                self.wealth.add(&contrast.bets(rule.limit.margin()));
+                let bets = contrast.bets(rule.limit.margin());
+                self.wealth.add(&bets);
+                entry(&mut self.units, unit).add(&bets.fail);
                 self.turns += 1;
             }
             Err(silent) => {
@@ -101,7 +108,7 @@ impl Tally {
 
     fn outcome(&self, rule: Rule, chances: [f64; 2]) -> Outcome {
         if rule.metric == Metric::Disagreement {
-            return mirrored_outcome(self.mirrored, rule, chances);
+            return Outcome::of(mirrored_ln(self.mirrored.values(), rule), chances);
         }
         if self.turns == 0 {
             return without_data(&self.silent);
@@ -109,15 +116,27 @@ impl Tally {
         if needs_feedback(rule.metric) && self.feedback == 0 {
             return Outcome::Inconclusive;
         }
-        Outcome::of(self.wealth.ln(Side::Fail), self.wealth.ln(Side::Pass), chances)
+        let fail = ln_any(self.wealth.ln(Side::Fail), self.units.values().map(Wealth::ln));
+        Outcome::of([fail, self.wealth.ln(Side::Pass)], chances)
     }
 }
 
-/// What mirrored inputs show.
-pub(crate) fn mirrored_outcome(mirrored: Mirrored, rule: Rule, chances: [f64; 2]) -> Outcome {
+/// The entry of a unit.
+fn entry<'a, T: Default>(map: &'a mut BTreeMap<String, T>, unit: &str) -> &'a mut T {
+    map.entry(unit.to_owned()).or_default()
+}
+
+/// Logarithms of the wealth that the mirrored inputs of some units make, against the canary and for it.
+pub(crate) fn mirrored_ln<'a>(units: impl Iterator<Item = &'a Mirrored> + Clone, rule: Rule) -> [f64; 2] {
     let limit = rule.limit.margin().size();
-    let ln = |side| proportion::ln_wealth(mirrored.different, mirrored.compared, limit, side);
-    Outcome::of(ln(Side::Fail), ln(Side::Pass), chances)
+    let ln =
+        |mirrored: Mirrored, side| proportion::ln_wealth(mirrored.different, mirrored.compared, limit, side);
+    let mut all = Mirrored::default();
+    units.clone().for_each(|unit| all.add(*unit));
+    let alone = units
+        .filter(|unit| unit.compared > 0)
+        .map(|unit| ln(*unit, Side::Fail));
+    [ln_any(ln(all, Side::Fail), alone), ln(all, Side::Pass)]
 }
 
 /// Whether a metric lives on what applications say.
@@ -128,5 +147,9 @@ pub(crate) fn needs_feedback(metric: Metric) -> bool {
 /// The outcome where no turn says anything: not applicable only where none ever will.
 pub(crate) fn without_data(silent: &BTreeSet<Silent>) -> Outcome {
     let never = |silent: &Silent| matches!(silent, Silent::NotMeasured | Silent::NotDeclared);
-    if !silent.is_empty() && silent.iter().all(never) { Outcome::NotApplicable } else { Outcome::Inconclusive }
+    if !silent.is_empty() && silent.iter().all(never) {
+        Outcome::NotApplicable
+    } else {
+        Outcome::Inconclusive
+    }
 }

@@ -10,7 +10,9 @@ pub(crate) fn ln_wealth(hits: u64, of: u64, limit: f64, side: Side) -> f64 {
     let (yes, no) = (hits as f64, (of - hits) as f64);
     // Most of the prior lies within a few times the limit.
     let (a, b) = (1.0, (0.5 / limit).max(1.0));
-    let Some([before, after]) = part(a, b, limit, side).zip(part(a + yes, b + no, limit, side)).map(|p| [p.0, p.1])
+    let Some([before, after]) = part(a, b, limit, side)
+        .zip(part(a + yes, b + no, limit, side))
+        .map(|p| [p.0, p.1])
     else {
         return f64::NEG_INFINITY;
     };
@@ -38,7 +40,10 @@ mod tests {
         for side in [Side::Fail, Side::Pass] {
             let law = statrs::distribution::Binomial::new(limit, of).unwrap();
             let mean: f64 = (0..=of)
-                .map(|hits| (statrs::distribution::Discrete::ln_pmf(&law, hits) + ln_wealth(hits, of, limit, side)).exp())
+                .map(|hits| {
+                    (statrs::distribution::Discrete::ln_pmf(&law, hits) + ln_wealth(hits, of, limit, side))
+                        .exp()
+                })
                 .sum();
             assert!((mean - 1.0).abs() < 1e-6, "{side:?}: {mean}");
         }

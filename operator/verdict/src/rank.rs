@@ -24,7 +24,12 @@ pub(crate) fn rank_sum(group: &[f64], others: &[f64]) -> Option<Chances> {
     }
     all.sort_by(|left, right| left.0.total_cmp(&right.0));
     let ranks = doubled_ranks(&all);
-    let sum = all.iter().zip(&ranks).filter(|((_, own), _)| *own).map(|(_, rank)| rank).sum();
+    let sum = all
+        .iter()
+        .zip(&ranks)
+        .filter(|((_, own), _)| *own)
+        .map(|(_, rank)| rank)
+        .sum();
     Some(if all.len() <= EXACT {
         exact(&ranks, group.len(), sum)
     } else {
@@ -68,9 +73,15 @@ fn exact(ranks: &[usize], group: usize, sum: usize) -> Chances {
 fn approximate(ranks: &[usize], group: usize, sum: usize) -> Chances {
     let (n, k) = (ranks.len() as f64, group as f64);
     let mean = ranks.iter().sum::<usize>() as f64 / n;
-    let variance = ranks.iter().map(|rank| (*rank as f64 - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let variance = ranks
+        .iter()
+        .map(|rank| (*rank as f64 - mean).powi(2))
+        .sum::<f64>()
+        / (n - 1.0);
     let deviation = (k * (n - k) / n * variance).sqrt();
-    let Ok(law) = Normal::new(k * mean, deviation) else { return Chances { high: 1.0, low: 1.0 } };
+    let Ok(law) = Normal::new(k * mean, deviation) else {
+        return Chances { high: 1.0, low: 1.0 };
+    };
     // Half a step towards the middle, as sums of ranks are whole numbers.
     Chances {
         high: law.sf(sum as f64 - 1.0),

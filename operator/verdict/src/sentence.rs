@@ -13,25 +13,43 @@ pub(crate) fn of_finding(finding: &Finding, evidence: &Evidence) -> String {
     let [canary, incumbent] = [&evidence.canary, &evidence.incumbent];
     let (metric, series) = (finding.metric, &finding.series);
     if finding.outcome == Outcome::NotApplicable {
-        return cut(format!("{metric} of revision {canary} is not judged on {series}: {}", why_not(finding)));
+        return cut(format!(
+            "{metric} of revision {canary} is not judged on {series}: {}",
+            why_not(finding)
+        ));
     }
     let Some(difference) = finding.difference else {
-        return cut(format!("nothing is known yet of {metric} of revision {canary} on {series}{}", rest(finding)));
+        return cut(format!(
+            "nothing is known yet of {metric} of revision {canary} on {series}{}",
+            rest(finding)
+        ));
     };
     let interval = interval(finding);
     let allowed = amount(finding, finding.allowed);
     let start = format!("{metric} of revision {canary} is");
     let middle = match metric {
-        Metric::Disagreement => format!("{} {interval} of {} inputs", amount(finding, difference), finding.samples.canary),
+        Metric::Disagreement => format!(
+            "{} {interval} of {} inputs",
+            amount(finding, difference),
+            finding.samples.canary
+        ),
         Metric::ConfidenceShift => format!("{} {interval} against {incumbent}", amount(finding, difference)),
-        _ => format!("{} {interval} {} that of {incumbent}", amount(finding, difference.abs()), direction(difference)),
+        _ => format!(
+            "{} {interval} {} that of {incumbent}",
+            amount(finding, difference.abs()),
+            direction(difference)
+        ),
     };
     let samples = &finding.samples;
-    let nodes = match samples.units_beyond {
-        0 => format!("on {} {}", samples.units, nodes(samples.units)),
-        beyond => format!("on {beyond} of {} {}", samples.units, nodes(samples.units)),
+    let nodes = match (samples.units_beyond, &finding.unit) {
+        (_, Some(unit)) => format!("on {unit}, one of {} nodes", samples.units),
+        (0, None) => format!("on {} {}", samples.units, nodes(samples.units)),
+        (beyond, None) => format!("on {beyond} of {} {}", samples.units, nodes(samples.units)),
     };
-    cut(format!("{start} {middle} {nodes}; allowed is {allowed}{}", rest(finding)))
+    cut(format!(
+        "{start} {middle} {nodes}; allowed is {allowed}{}",
+        rest(finding)
+    ))
 }
 
 /// The whole: what failed, or what is missing.
@@ -64,7 +82,12 @@ fn remark(findings: &[Finding]) -> String {
         finding.metric == Metric::ErrorRate && finding.incumbent.is_some_and(|rate| rate >= 0.05)
     });
     bad.and_then(|finding| finding.incumbent)
-        .map(|rate| format!(", but so is the incumbent: it fails {} of requests itself", percent(rate)))
+        .map(|rate| {
+            format!(
+                ", but so is the incumbent: it fails {} of requests itself",
+                percent(rate)
+            )
+        })
         .unwrap_or_default()
 }
 
@@ -81,7 +104,9 @@ fn rest(finding: &Finding) -> String {
     match finding.needed {
         Needed::Nothing => String::new(),
         Needed::Requests(requests) => format!("; about {requests} more requests are needed"),
-        Needed::Units(units) => format!("; at least {units} nodes, half of them canaries, are needed to tell"),
+        Needed::Units(units) => {
+            format!("; at least {units} nodes, half of them canaries, are needed to tell")
+        }
         Needed::Data => ": no data".to_owned(),
         Needed::Unforeseeable => "; it is too near to the limit to say how much more is needed".to_owned(),
     }
@@ -131,7 +156,10 @@ fn percent(part: f64) -> String {
 
 fn cut(mut text: String) -> String {
     if text.len() > LONGEST {
-        let end = (0..=LONGEST - 3).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let end = (0..=LONGEST - 3)
+            .rev()
+            .find(|end| text.is_char_boundary(*end))
+            .unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }

@@ -128,7 +128,12 @@ impl Settings {
             return Err(SettingsError::NoRules);
         }
         for (place, rule) in self.rules.iter().enumerate() {
-            if self.rules.iter().take(place).any(|earlier| earlier.metric == rule.metric) {
+            if self
+                .rules
+                .iter()
+                .take(place)
+                .any(|earlier| earlier.metric == rule.metric)
+            {
                 return Err(SettingsError::Twice(rule.metric));
             }
             rule.check()?;
@@ -166,7 +171,9 @@ impl Settings {
 
 impl Rule {
     fn check(&self) -> Result<(), SettingsError> {
-        use Limit::{IncreaseMicroseconds, IncreaseMillionths, IncreasePerDay, IncreasePermille, MaximumMillionths};
+        use Limit::{
+            IncreaseMicroseconds, IncreaseMillionths, IncreasePerDay, IncreasePermille, MaximumMillionths,
+        };
         let (fits, takes) = match self.metric {
             Metric::ErrorRate | Metric::FalseAlarmRate | Metric::MissRate | Metric::FallbackRate => (
                 matches!(self.limit, IncreasePermille(_) | IncreaseMillionths(_)),
@@ -198,8 +205,16 @@ impl Rule {
         | IncreaseMicroseconds(size)
         | IncreasePerDay(size)
         | MaximumMillionths(size)) = self.limit;
-        let most = if self.metric == Metric::Disagreement { 999_999 } else { 10_000_000 };
-        if (1..=most).contains(&size) { Ok(()) } else { Err(SettingsError::Size(self.metric, size)) }
+        let most = if self.metric == Metric::Disagreement {
+            999_999
+        } else {
+            10_000_000
+        };
+        if (1..=most).contains(&size) {
+            Ok(())
+        } else {
+            Err(SettingsError::Size(self.metric, size))
+        }
     }
 }
 

@@ -71,7 +71,9 @@ impl Sketch {
     /// How many are above a limit in microseconds; of a bucket that the limit cuts, the part above it.
     #[must_use]
     pub fn above(&self, limit: f64) -> f64 {
-        let first = self.microseconds.partition_point(|(end, _)| (*end as f64) <= limit);
+        let first = self
+            .microseconds
+            .partition_point(|(end, _)| (*end as f64) <= limit);
         let Some((cut, rest)) = self.microseconds.get(first..).and_then(<[_]>::split_first) else {
             return 0.0;
         };
@@ -95,7 +97,10 @@ impl Sketch {
     /// Adds the counts of another.
     pub fn add(&mut self, other: &Self) {
         let left = std::mem::take(&mut self.microseconds);
-        let (mut left, mut right) = (left.into_iter().peekable(), other.microseconds.iter().copied().peekable());
+        let (mut left, mut right) = (
+            left.into_iter().peekable(),
+            other.microseconds.iter().copied().peekable(),
+        );
         loop {
             let next = match (left.peek().copied(), right.peek().copied()) {
                 (Some(l), Some(r)) if l.0 == r.0 => {
@@ -129,7 +134,11 @@ impl Sketch {
             return Err(EvidenceError::Digits(self.significant_digits));
         }
         if self.microseconds.len() > MAX_BUCKETS {
-            return Err(EvidenceError::Many("buckets of latency", self.microseconds.len(), MAX_BUCKETS));
+            return Err(EvidenceError::Many(
+                "buckets of latency",
+                self.microseconds.len(),
+                MAX_BUCKETS,
+            ));
         }
         let mut before = 0;
         for &(end, count) in &self.microseconds {
@@ -152,7 +161,14 @@ mod tests {
     #[test]
     fn buckets_are_those_of_an_hdr_histogram_with_two_digits() {
         // What `hdrhistogram` gives for these, with bounds 1 to 600,000,000 and two digits.
-        for (value, end) in [(1, 1), (255, 255), (256, 257), (1_000, 1_003), (2_015, 2_015), (80_000, 80_383)] {
+        for (value, end) in [
+            (1, 1),
+            (255, 255),
+            (256, 257),
+            (1_000, 1_003),
+            (2_015, 2_015),
+            (80_000, 80_383),
+        ] {
             assert_eq!(bucket_end(value), end, "{value}");
         }
         assert_eq!(bucket_end(u64::MAX), bucket_end(600_000_000));
@@ -163,7 +179,11 @@ mod tests {
         let sketch = Sketch::of(&mut [100, 1_000, 1_001, 5_000]);
         assert_eq!(sketch.above(0.0), 4.0);
         assert_eq!(sketch.above(1_003.0), 1.0);
-        assert_eq!(sketch.above(1_001.0), 2.0, "half of the bucket 1,000 to 1,003 is above 1,001");
+        assert_eq!(
+            sketch.above(1_001.0),
+            2.0,
+            "half of the bucket 1,000 to 1,003 is above 1,001"
+        );
         assert_eq!(sketch.above(1e9), 0.0);
     }
 
@@ -184,9 +204,20 @@ mod tests {
             significant_digits: 2,
             microseconds: buckets.to_vec(),
         };
-        for bad in [&[(0, 1)][..], &[(5, 1), (5, 1)], &[(1_001, 1)], &[(u64::MAX, 1)], &[(5, u64::MAX)]] {
+        for bad in [
+            &[(0, 1)][..],
+            &[(5, 1), (5, 1)],
+            &[(1_001, 1)],
+            &[(u64::MAX, 1)],
+            &[(5, u64::MAX)],
+        ] {
             with(bad).check().unwrap_err();
         }
-        Sketch { significant_digits: 3, ..with(&[]) }.check().unwrap_err();
+        Sketch {
+            significant_digits: 3,
+            ..with(&[])
+        }
+        .check()
+        .unwrap_err();
     }
 }

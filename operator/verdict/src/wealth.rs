@@ -46,7 +46,10 @@ impl Wealth {
 
     /// Adds the bets on another block.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+        self.0
+            .iter_mut()
+            .zip(other.0)
+            .for_each(|(sum, more)| *sum += more);
     }
 
     /// Logarithm of the whole.
@@ -58,6 +61,24 @@ impl Wealth {
         let sum: f64 = self.0.iter().map(|ln| (ln - most).exp()).sum();
         most + (sum / BETS as f64).ln()
     }
+}
+
+/// Part of the money that is bet on all units together; the rest is split over bets on each unit alone, so that a
+/// canary that is bad on one node of many is found too.
+pub(crate) const ON_ALL: f64 = 0.9;
+
+/// Logarithm of the wealth against a canary, of that on all units together and those on each alone.
+pub(crate) fn ln_any(all: f64, units: impl Iterator<Item = f64>) -> f64 {
+    let mut logarithms = vec![0.0];
+    logarithms.extend(units.map(|ln| ln + (1.0 - ON_ALL).ln()));
+    let count = (logarithms.len() - 1).max(1) as f64;
+    logarithms.iter_mut().for_each(|ln| *ln -= count.ln());
+    logarithms[0] = all + ON_ALL.ln();
+    let most = logarithms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if !most.is_finite() {
+        return most;
+    }
+    most + logarithms.iter().map(|ln| (ln - most).exp()).sum::<f64>().ln()
 }
 
 /// Both sides of one block.
@@ -87,7 +108,12 @@ impl Both {
     /// Bets on differences `d`, each with its weight (together 1), whose sign was a fair coin: a bet of size s pays
     /// `1 + STAKE tanh(s d)` on one side and `1 - STAKE tanh(s d)` on the other.
     pub(crate) fn on_signs(differences: &[(f64, f64)], sizes: &[f64; BETS]) -> Self {
-        let mean = sizes.map(|size| differences.iter().map(|(weight, d)| STAKE * weight * (size * d).tanh()).sum::<f64>());
+        let mean = sizes.map(|size| {
+            differences
+                .iter()
+                .map(|(weight, d)| STAKE * weight * (size * d).tanh())
+                .sum::<f64>()
+        });
         Self {
             fail: Wealth::of(mean.map(|mean| 1.0 + mean)),
             pass: Wealth::of(mean.map(|mean| 1.0 - mean)),
@@ -116,7 +142,9 @@ mod tests {
                 assert!((u.exp() + l.exp() - 2.0).abs() < 1e-12, "{d}");
             }
         }
-        let steps: Vec<Both> = (-5..9).map(|d| Both::on_signs(&[(1.0, f64::from(d))], &ON_COUNTS)).collect();
+        let steps: Vec<Both> = (-5..9)
+            .map(|d| Both::on_signs(&[(1.0, f64::from(d))], &ON_COUNTS))
+            .collect();
         let sum = |steps: &mut dyn Iterator<Item = &Both>| {
             let mut sum = Both::default();
             steps.for_each(|step| sum.add(step));
@@ -124,6 +152,14 @@ mod tests {
         };
         assert!((sum(&mut steps.iter()) - sum(&mut steps.iter().rev())).abs() < 1e-12);
         assert!(sum(&mut steps.iter()) > 0.0);
+    }
+
+    #[test]
+    fn money_is_split_and_none_is_made() {
+        assert!(ln_any(0.0, [0.0; 7].into_iter()).abs() < 1e-12);
+        let one = ln_any(-20.0, [-3.0, 14.0, -3.0].into_iter());
+        assert!((one - (14.0 + (0.1_f64 / 3.0).ln())).abs() < 1e-6, "{one}");
+        assert!(ln_any(f64::NEG_INFINITY, std::iter::empty()) < 0.0);
     }
 
     #[test]

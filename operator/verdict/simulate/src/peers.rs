@@ -29,7 +29,9 @@ impl Minutes {
     #[must_use]
     pub fn mann_whitney(&self) -> bool {
         (0..3).any(|metric| {
-            let of = |minutes: &[Minute]| -> Vec<f64> { minutes.iter().filter_map(|m| m.get(metric).copied()).collect() };
+            let of = |minutes: &[Minute]| -> Vec<f64> {
+                minutes.iter().filter_map(|m| m.get(metric).copied()).collect()
+            };
             is_high(&of(&self.canary), &of(&self.incumbent))
         })
     }
@@ -39,7 +41,8 @@ impl Minutes {
     pub fn counter(&self) -> bool {
         LIMITS.iter().enumerate().any(|(metric, (factor, more))| {
             let pairs = self.canary.iter().zip(&self.incumbent);
-            let failed = pairs.filter(|(canary, incumbent)| canary[metric] > incumbent[metric] * factor + more);
+            let failed =
+                pairs.filter(|(canary, incumbent)| canary[metric] > incumbent[metric] * factor + more);
             failed.count() > FAILURE_LIMIT
         })
     }
@@ -51,11 +54,17 @@ fn is_high(canary: &[f64], incumbent: &[f64]) -> bool {
     if canary.len() < FEWEST || incumbent.len() < FEWEST {
         return false;
     }
-    let mut shifts: Vec<f64> = canary.iter().flat_map(|c| incumbent.iter().map(move |i| c - i)).collect();
+    let mut shifts: Vec<f64> = canary
+        .iter()
+        .flat_map(|c| incumbent.iter().map(move |i| c - i))
+        .collect();
     shifts.sort_by(f64::total_cmp);
     let (n, m) = (canary.len() as f64, incumbent.len() as f64);
     let place = n * m / 2.0 - KAYENTA_DEVIATIONS * (n * m * (n + m + 1.0) / 12.0).sqrt();
-    let lower = shifts.get(place.max(1.0) as usize - 1).copied().unwrap_or(f64::NAN);
+    let lower = shifts
+        .get(place.max(1.0) as usize - 1)
+        .copied()
+        .unwrap_or(f64::NAN);
     let estimate = shifts.get(shifts.len() / 2).copied().unwrap_or(f64::NAN);
     lower > KAYENTA_FRACTION * estimate.abs()
 }
@@ -65,8 +74,15 @@ mod tests {
     use super::*;
 
     fn minutes(canary: Minute, incumbent: Minute) -> Minutes {
-        let spread = |minute: Minute| (0..10).map(|n| minute.map(|v| v * (1.0 + 0.01 * f64::from(n)))).collect();
-        Minutes { canary: spread(canary), incumbent: spread(incumbent) }
+        let spread = |minute: Minute| {
+            (0..10)
+                .map(|n| minute.map(|v| v * (1.0 + 0.01 * f64::from(n))))
+                .collect()
+        };
+        Minutes {
+            canary: spread(canary),
+            incumbent: spread(incumbent),
+        }
     }
 
     #[test]
@@ -74,6 +90,9 @@ mod tests {
         let (good, bad) = ([0.005, 100.0, 2.0], [0.05, 200.0, 4.0]);
         assert!(minutes(bad, good).mann_whitney() && minutes(bad, good).counter());
         assert!(!minutes(good, good).mann_whitney() && !minutes(good, good).counter());
-        assert!(!minutes(good, bad).mann_whitney(), "only what is higher is asked about");
+        assert!(
+            !minutes(good, bad).mann_whitney(),
+            "only what is higher is asked about"
+        );
     }
 }

@@ -18,7 +18,13 @@ pub struct Row {
 impl Row {
     /// Without anything beside it.
     pub(crate) fn new(name: String, value: f64, unit: &'static str, rollouts: usize) -> Self {
-        Self { name, value, unit, beside: None, rollouts }
+        Self {
+            name,
+            value,
+            unit,
+            beside: None,
+            rollouts,
+        }
     }
 
     /// With something beside it.
@@ -43,7 +49,10 @@ pub(crate) fn for_seeds<T: Send>(count: usize, work: impl Fn(u64) -> T + Sync) -
         // A thread that panicked has said so; the figure must not come from fewer rollouts than it says.
         parts
             .into_iter()
-            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .flat_map(|part| {
+                part.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
             .collect()
     })
 }

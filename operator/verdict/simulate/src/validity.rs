@@ -44,21 +44,47 @@ pub fn measure(rollouts: usize) -> Vec<Row> {
 }
 
 fn summary(kind: Kind, what: &str, alarms: &[Alarms], peers: bool) -> Vec<Row> {
-    let part = |of: fn(&Alarms) -> bool| alarms.iter().filter(|alarm| of(alarm)).count() as f64 / alarms.len() as f64;
-    let row = |title: &str, value: f64| Row::new(format!("{}, {what}: {title}", kind.name()), value * 100.0, "%", alarms.len());
+    let part = |of: fn(&Alarms) -> bool| {
+        alarms.iter().filter(|alarm| of(alarm)).count() as f64 / alarms.len() as f64
+    };
+    let row = |title: &str, value: f64| {
+        Row::new(
+            format!("{}, {what}: {title}", kind.name()),
+            value * 100.0,
+            "%",
+            alarms.len(),
+        )
+    };
     let ours = row("rejected", part(|alarm| alarm.ours));
     if !peers {
         let passed = |rule: usize| alarms.iter().filter(|alarm| alarm.passed[rule]).count() as f64;
         let most = (0..5).map(passed).fold(0.0, f64::max) / alarms.len() as f64;
-        return vec![ours, row("passed by the most lenient rule in the first cohort", most)];
+        return vec![
+            ours,
+            row("passed by the most lenient rule in the first cohort", most),
+        ];
     }
     let theirs = [
-        ("Mann-Whitney at 98% as Kayenta's rule, each minute, blocks of all nodes", part(|alarm| alarm.mann_whitney[0])),
-        ("the same, one node beside the others", part(|alarm| alarm.mann_whitney[1])),
-        ("more than 3 failed minutes, blocks of all nodes", part(|alarm| alarm.counter[0])),
-        ("the same, one node beside the others", part(|alarm| alarm.counter[1])),
+        (
+            "Mann-Whitney at 98% as Kayenta's rule, each minute, blocks of all nodes",
+            part(|alarm| alarm.mann_whitney[0]),
+        ),
+        (
+            "the same, one node beside the others",
+            part(|alarm| alarm.mann_whitney[1]),
+        ),
+        (
+            "more than 3 failed minutes, blocks of all nodes",
+            part(|alarm| alarm.counter[0]),
+        ),
+        (
+            "the same, one node beside the others",
+            part(|alarm| alarm.counter[1]),
+        ),
     ];
-    theirs.map(|(rule, part)| ours.clone().against(rule, 100.0 * part)).to_vec()
+    theirs
+        .map(|(rule, part)| ours.clone().against(rule, 100.0 * part))
+        .to_vec()
 }
 
 /// One rollout through all cohorts of the shipped defaults, looked at after every turn.
@@ -68,7 +94,12 @@ pub fn rollout(kind: Kind, effect: &Effect, seed: u64) -> Alarms {
     let mut alarms = Alarms::default();
     for cohort in 0..u64::from(settings.cohorts) {
         let first = cohort == 0;
-        let seen = one_cohort(kind, effect, seed.wrapping_mul(31).wrapping_add(cohort), &settings);
+        let seen = one_cohort(
+            kind,
+            effect,
+            seed.wrapping_mul(31).wrapping_add(cohort),
+            &settings,
+        );
         alarms.ours |= seen.ours;
         if first {
             alarms.passed = seen.passed;
@@ -83,8 +114,12 @@ pub fn rollout(kind: Kind, effect: &Effect, seed: u64) -> Alarms {
 
 fn one_cohort(kind: Kind, effect: &Effect, seed: u64, settings: &Settings) -> Alarms {
     let mut alarms = Alarms::default();
-    let Ok(mut progress) = Progress::new(settings) else { return alarms };
-    let mut nodes: Vec<Node> = (0..NODES).map(|number| Node::new(kind, seed, number, BAKE)).collect();
+    let Ok(mut progress) = Progress::new(settings) else {
+        return alarms;
+    };
+    let mut nodes: Vec<Node> = (0..NODES)
+        .map(|number| Node::new(kind, seed, number, BAKE))
+        .collect();
     let names: Vec<String> = (0..NODES).map(|number| format!("node-{number}")).collect();
     let mut minutes = [Minutes::default(), Minutes::default()];
     let mut minute: Vec<Vec<Turn>> = vec![Vec::new(); NODES as usize];
@@ -98,7 +133,9 @@ fn one_cohort(kind: Kind, effect: &Effect, seed: u64, settings: &Settings) -> Al
             }
             minute.push(turn);
         }
-        let over = nodes.first().is_some_and(|node| node.seconds() >= 60 * (minutes[0].canary.len() as u64 + 1));
+        let over = nodes
+            .first()
+            .is_some_and(|node| node.seconds() >= 60 * (minutes[0].canary.len() as u64 + 1));
         if over {
             let turns: Vec<Vec<Turn>> = minute.iter_mut().map(std::mem::take).collect();
             add_minute(&mut minutes[0], &turns, &turns);

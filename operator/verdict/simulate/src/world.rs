@@ -30,7 +30,14 @@ const DIFFERENT: f64 = 0.001;
 const CONFIDENCE: [f64; 8] = [0.02, 0.03, 0.05, 0.05, 0.1, 0.15, 0.2, 0.4];
 /// The same, tilted (each by e to the minus 0.219 times its bin) so that the population stability index is 0.2.
 const SHIFTED: [f64; 8] = [
-    0.059_956_1, 0.072_215_5, 0.096_646_3, 0.077_605_3, 0.124_631_4, 0.150_115_2, 0.160_719_8, 0.258_110_3,
+    0.059_956_1,
+    0.072_215_5,
+    0.096_646_3,
+    0.077_605_3,
+    0.124_631_4,
+    0.150_115_2,
+    0.160_719_8,
+    0.258_110_3,
 ];
 
 /// How traffic and nodes behave, whichever revision runs.
@@ -47,7 +54,12 @@ pub enum Kind {
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 4] = [Kind::Independent, Kind::Autocorrelated, Kind::NodeEffects, Kind::Diurnal];
+pub const KINDS: [Kind; 4] = [
+    Kind::Independent,
+    Kind::Autocorrelated,
+    Kind::NodeEffects,
+    Kind::Diurnal,
+];
 
 impl Kind {
     /// Its name.
@@ -117,7 +129,11 @@ impl Node {
     pub fn new(kind: Kind, seed: u64, number: u64, horizon: Duration) -> Self {
         let mut random = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number));
         let mut normal = || -> f64 { StandardNormal.sample(&mut random) };
-        let apart = if kind == Kind::NodeEffects { [0.3, 0.5, 0.2] } else { [0.0; 3] };
+        let apart = if kind == Kind::NodeEffects {
+            [0.3, 0.5, 0.2]
+        } else {
+            [0.0; 3]
+        };
         let base = apart.map(|deviation| deviation * normal());
         Self {
             kind,
@@ -137,7 +153,11 @@ impl Node {
     /// The next turn.
     pub fn turn(&mut self, effect: &Effect) -> Turn {
         let seconds = schedule::block(FIRST_BLOCK, self.turn).as_secs();
-        let first = if self.random.random::<bool>() { Arm::Canary } else { Arm::Incumbent };
+        let first = if self.random.random::<bool>() {
+            Arm::Canary
+        } else {
+            Arm::Incumbent
+        };
         let mut mirrored = Mirrored::default();
         let block = |arm: Arm, node: &mut Self| {
             let effect = if arm == Arm::Canary { effect } else { &Effect::NONE };
@@ -189,7 +209,8 @@ impl Node {
         let mut nanojoules = 0.0;
         for _ in 0..seconds {
             let (load, now) = self.step();
-            let arrivals: f64 = Poisson::new(RATE_OF_NODE * load).map_or(0.0, |law| law.sample(&mut self.random));
+            let arrivals: f64 =
+                Poisson::new(RATE_OF_NODE * load).map_or(0.0, |law| law.sample(&mut self.random));
             for _ in 0..arrivals as u64 {
                 self.request(now, effect, &mut counts, &mut latencies, &mut nanojoules);
             }
@@ -260,7 +281,11 @@ impl Node {
         }
         let part = time / self.horizon;
         let load = 0.6 + 0.8 * part + 0.5 * (part * 3.0 * std::f64::consts::TAU).sin();
-        now = [now[0] + 0.3 * (load - 1.0), now[1] + 1.2 * (load - 1.0), now[2] - 0.1 * (load - 1.0)];
+        now = [
+            now[0] + 0.3 * (load - 1.0),
+            now[1] + 1.2 * (load - 1.0),
+            now[2] - 0.1 * (load - 1.0),
+        ];
         (load.max(0.05), now)
     }
 }
@@ -271,7 +296,11 @@ mod tests {
 
     #[test]
     fn shifted_confidences_have_an_index_of_a_fifth() {
-        let index: f64 = CONFIDENCE.iter().zip(SHIFTED).map(|(i, c)| (c - i) * (c / i).ln()).sum();
+        let index: f64 = CONFIDENCE
+            .iter()
+            .zip(SHIFTED)
+            .map(|(i, c)| (c - i) * (c / i).ln())
+            .sum();
         assert!((index - 0.2).abs() < 1e-4, "{index}");
         assert!((SHIFTED.iter().sum::<f64>() - 1.0).abs() < 1e-6);
     }
