@@ -104,7 +104,8 @@ impl Sketch {
         loop {
             let next = match (left.peek().copied(), right.peek().copied()) {
                 (Some(l), Some(r)) if l.0 == r.0 => {
-                    (left.next(), right.next());
+                    left.next();
+                    right.next();
                     (l.0, l.1.saturating_add(r.1))
                 }
                 (Some(l), Some(r)) if l.0 > r.0 => {

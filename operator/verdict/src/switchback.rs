@@ -176,9 +176,10 @@ impl Case<'_> {
             series: self.series.to_owned(),
             outcome: Outcome::Inconclusive,
             design,
-            canary: (self.rule.metric == Metric::ConfidenceShift)
-                .then(|| stability_index(&canary.confidence, &incumbent.confidence))
-                .unwrap_or_else(|| value(self.rule.metric, &canary)),
+            canary: match self.rule.metric {
+                Metric::ConfidenceShift => stability_index(&canary.confidence, &incumbent.confidence),
+                metric => value(metric, &canary),
+            },
             incumbent: value(self.rule.metric, &incumbent),
             difference: None,
             lower: None,
