@@ -140,9 +140,9 @@ fn one_cohort(kind: Kind, effect: &Effect, seed: u64, settings: &Settings) -> Al
             let turns: Vec<Vec<Turn>> = minute.iter_mut().map(std::mem::take).collect();
             add_minute(&mut minutes[0], &turns, &turns);
             add_minute(&mut minutes[1], &turns[..1], &turns[1..]);
-            for place in 0..2 {
-                alarms.mann_whitney[place] |= minutes[place].mann_whitney();
-                alarms.counter[place] |= minutes[place].counter();
+            for (place, minutes) in minutes.iter().enumerate() {
+                alarms.mann_whitney[place] |= minutes.mann_whitney();
+                alarms.counter[place] |= minutes.counter();
             }
         }
     }
