@@ -83,11 +83,11 @@ peers: tools
 
 # Only the main job needs a cluster. What else a figure compares with, it installs itself.
 .PHONY: bench
-bench: $(if $(filter runtime-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
+bench: $(if $(filter runtime-% canary-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
 .PHONY: soak
-soak: build ## A million requests for each fault of a variant's server: hours
+soak: build ## Canaries in full, and a million requests for each fault of a variant's server: hours
 	@$(BIN)/perwatt-e2e soak
 
 FUZZ_COUNT ?= 20000

@@ -1,9 +1,11 @@
-//! Figures, written as JSON: of the main job on the real cluster, and of the runtime beside its peers.
+//! Figures, written as JSON: of the main job on the real cluster, of the runtime beside its peers, and of verdicts on
+//! simulated rollouts.
 //!
 //! A module for each figure; what they share is [`figure`] (how one is kept), [`wire`] (how the runtime and its peer
 //! are asked), [`server`] (the two as processes) and [`install`] (what a peer needs). `docs/benchmarks.md` says what
 //! each figure means.
 
+mod canary;
 mod echo;
 mod energy;
 mod failover;
@@ -30,7 +32,7 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
     "main-job",
     "runtime-overhead",
     "runtime-throughput",
@@ -39,6 +41,8 @@ pub const NAMES: [&str; 8] = [
     "runtime-spiking",
     "runtime-failover",
     "agent-energy",
+    "canary-validity",
+    "canary-power",
 ];
 
 /// Measures the figures of one name, or all of them.
@@ -55,11 +59,14 @@ pub async fn run(name: Option<&str>) -> Result<()> {
     figure::write(name, &measure(name).await?)
 }
 
-/// Measures `runtime-failover` for hours, which proves a lower bound.
+/// Measures the canaries in full, and `runtime-failover` for hours, which proves a lower bound.
 ///
 /// # Errors
 /// When it cannot be measured.
 pub async fn soak() -> Result<()> {
+    for name in ["canary-validity", "canary-power"] {
+        figure::write(name, &measure(name).await?)?;
+    }
     figure::write("soak", &failover::measure(failover::SOAK).await?)
 }
 
@@ -73,6 +80,8 @@ async fn measure(name: &str) -> Result<Vec<Figure>> {
         "runtime-spiking" => spiking::measure(),
         "runtime-failover" => failover::measure(failover::BENCH).await,
         "agent-energy" => Ok(energy::measure()),
+        "canary-validity" => Ok(canary::validity()),
+        "canary-power" => Ok(canary::power()),
         other => Err(Error::Client(format!(
             "there is no figure {other:?}; there are: {}",
             NAMES.join(", ")
