@@ -120,7 +120,7 @@ fn input(case: &Case, kind: u8, n: usize) -> Vec<f64> {
     let steps = if kind == 3 { 1 } else { case.steps };
     let mut values = noise.spikes(n * steps, case.density);
     for (index, value) in values.iter_mut().enumerate() {
-        if kind == 1 || kind == 2 && index / n % 3 == 0 {
+        if kind == 1 || kind == 2 && (index / n).is_multiple_of(3) {
             *value *= noise.between(-2.0, 2.0);
         }
     }
@@ -188,14 +188,12 @@ proptest! {
 fn a_wide_input_over_several_blocks() {
     let (n, neurons, steps) = (2500, 35, 450);
     let mut noise = Noise::new(3);
+    let mut weight = noise.tensor(&[neurons, n], -0.5, 0.5);
+    // Of full length, so that the order of the additions shows.
+    weight.values.iter_mut().for_each(|w| *w /= 3.0);
     let graph = Graph::default()
         .with_node("input", Node::Input { shape: vec![n] })
-        .with_node(
-            "fc",
-            Node::Linear {
-                weight: noise.tensor(&[neurons, n], -0.5, 0.5),
-            },
-        )
+        .with_node("fc", Node::Linear { weight })
         .with_node("lif", lif(&mut noise, neurons, DT))
         .with_node("output", Node::Output { shape: vec![neurons] })
         .with_edge("input", "fc")
