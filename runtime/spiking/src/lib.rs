@@ -30,7 +30,10 @@
 //! Spikes travel as lists of indices, and a layer adds one column of weights for each of them: its work is
 //! proportional to its spikes. Numbers that are no spikes cost one column for each that is not zero. A LIF or
 //! IF layer to which nothing comes is not touched at all; its decay is made up for when something comes.
+//! In a run of many steps a layer that an input alone feeds with many spikes is computed for many of them at once, with
+//! the same results: its weights are read once for all of them.
 
+mod ahead;
 mod columns;
 mod compile;
 mod conv;
@@ -46,6 +49,7 @@ mod run;
 mod shapes;
 mod signal;
 mod state;
+mod tiles;
 mod write;
 
 pub use compile::CompileError;

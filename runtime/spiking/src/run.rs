@@ -1,5 +1,6 @@
 //! Runs a plan, step by step.
 
+use crate::ahead::Ahead;
 use crate::columns::Columns;
 use crate::counts::Counts;
 use crate::plan::{Delays, Op, Plan, Source, Step};
@@ -70,8 +71,10 @@ impl Plan {
         let mut counts = Counts::default();
         let mut results: Vec<Vec<f64>> = self.outputs.iter().map(|_| Vec::new()).collect();
         let still = self.still(inputs);
+        let mut ahead = Ahead::new(self, inputs, steps);
         for time in 0..steps {
-            self.step(state, inputs, time, &still, &mut counts);
+            ahead.look(self, time, &mut counts);
+            self.step(state, inputs, time, &still, &mut ahead, &mut counts);
             for (result, port) in results.iter_mut().zip(&self.outputs) {
                 if let Some(signal) = state.outputs.get(port.step) {
                     collect(result, signal, readout);
@@ -131,7 +134,15 @@ impl Plan {
         still
     }
 
-    fn step(&self, state: &mut State, inputs: &[&[f64]], time: usize, still: &[bool], counts: &mut Counts) {
+    fn step(
+        &self,
+        state: &mut State,
+        inputs: &[&[f64]],
+        time: usize,
+        still: &[bool],
+        ahead: &mut Ahead<'_>,
+        counts: &mut Counts,
+    ) {
         let State {
             memories,
             carries,
@@ -145,6 +156,9 @@ impl Plan {
             }
             let (before, rest) = outputs.split_at_mut(place);
             let Some(output) = rest.first_mut() else { return };
+            if ahead.give(place, time, output) {
+                continue;
+            }
             if let Op::Input(index) = step.op {
                 load(output, inputs.get(index).copied().unwrap_or(&[]), time);
                 continue;
