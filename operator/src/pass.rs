@@ -206,7 +206,8 @@ impl Pass {
             due = due.min(self.write_status(key, &facts, now).await);
         }
         self.forget(snapshot);
-        due.min(self.write_profiles(snapshot).await)
+        let profiles = self.write_profiles(snapshot).await;
+        due.min(profiles).min(self.write_sites(snapshot, plan, now).await)
     }
 
     async fn write_status(&mut self, key: &WorkloadKey, facts: &Facts<'_>, now: Timestamp) -> Duration {
@@ -250,6 +251,26 @@ impl Pass {
                 }
                 Err(error) => {
                     tracing::warn!(profile = %name, %error, "a status could not be written, trying again");
+                    due = RETRY_LATER;
+                }
+            }
+        }
+        due
+    }
+
+    async fn write_sites(&self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Duration {
+        let mut due = NOTHING_DUE;
+        for (name, status) in report::site::compute(snapshot, plan, now) {
+            let known = snapshot.sites.get(&name).and_then(|site| site.status.as_ref());
+            if known == Some(&status) {
+                continue;
+            }
+            match report::write_site(&self.client, &name, &status).await {
+                Ok(()) => {
+                    self.metrics.status_writes.inc();
+                }
+                Err(error) => {
+                    tracing::warn!(site = %name, %error, "a status could not be written, trying again");
                     due = RETRY_LATER;
                 }
             }

@@ -1,62 +1,70 @@
 //! One pass over the whole cluster.
 
+use crate::breaker::{Moves, is_move};
 use crate::check::Scene;
 use crate::choose::{Choice, Rules, choose, choose_by};
 use crate::device::suspicion_end;
 use crate::explain;
 use crate::index::{Index, OwnPod};
-use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod};
+use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod, pod_on, ready_pod};
 use crate::ledger::Ledger;
 use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, ServingPod, SlotPlan};
+use crate::shed::mark_sheds;
 use crate::slot::{Slot, find_stuck, slots_of};
 use crate::steps::{Means, Steps, Turn, delete_pod, moving};
 use crate::survey::Survey;
-use crate::ways::{Way, build_ways};
+use crate::ways::Way;
 use crate::world::{PodState, Workload, WorkloadKey, World};
 use jiff::Timestamp;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// Plans for the whole cluster: what should serve each slot, and the next safe steps.
 ///
-/// In order: slots whose move has begun finish it; then workloads choose by age, slots in order.
-/// What a slot holds is counted before anybody chooses, so nobody is robbed.
+/// In order: slots that must give watts back do; slots whose move has begun finish it; then workloads
+/// choose by priority and age, slots in order. What a slot holds is counted before anybody chooses,
+/// so nobody is robbed.
 #[must_use]
 pub fn plan(world: &World, now: Timestamp) -> Plan {
-    let index = Index::new(world);
+    let index = Index::new(world, now);
+    let workloads = in_turn(world);
+    let mut slots = Vec::new();
+    for (turn, (key, workload)) in workloads.iter().enumerate() {
+        let own = slots_of(&index, key, workload);
+        slots.extend(own.into_iter().map(|slot| (turn, slot)));
+    }
     let mut pass = Pass {
-        ledger: Ledger::new(&index),
+        ledger: Ledger::new(&index, now),
         index: &index,
         survey: Survey::default(),
+        moves: Moves::count(&index, slots.len(), now),
         now,
         plan: Plan::default(),
     };
-    let workloads = by_age(world);
-    let mut waiting = Vec::new();
-    for (age, (key, workload)) in workloads.iter().enumerate() {
-        let slots = slots_of(&index, key, workload);
-        if !workload.deleting {
-            pass.delete_orphans(key, &slots);
-        }
-        waiting.extend(slots.into_iter().map(|slot| (!slot.is_in_transit(), age, slot)));
+    pass.delete_orphans(&slots);
+    if pass.ledger.meter.is_on() {
+        pass.plan.sites = pass.ledger.meter.report(&index);
+        let mut all: Vec<_> = slots.iter_mut().map(|(_, slot)| slot).collect();
+        mark_sheds(&index, &mut pass.ledger, &mut pass.survey, &mut all, now);
     }
-    waiting.sort_by_key(|(settled, age, slot)| (*settled, *age, slot.ordinal));
-    let mut planned = Vec::with_capacity(waiting.len());
-    let ways: Vec<_> = workloads
-        .iter()
-        .map(|(_, workload)| build_ways(world, workload))
-        .collect();
-    for (_, age, slot) in waiting {
-        planned.push((slot.key, slot.ordinal, pass.plan_slot(slot, &ways[age])));
+    slots.sort_by_key(|(turn, slot)| (!slot.sheds, !slot.is_in_transit(), *turn, slot.ordinal));
+    let mut planned = Vec::with_capacity(slots.len());
+    for (_, slot) in slots {
+        let (key, ordinal, ways) = (slot.key, slot.ordinal, index.ways(slot.key));
+        planned.push((key, ordinal, pass.plan_slot(slot, ways)));
     }
     planned.sort_by_key(|(key, ordinal, _)| (*key, *ordinal));
     pass.plan.slots = planned.into_iter().map(|(_, _, slot)| slot).collect();
+    pass.plan.breaker = pass.moves.state();
+    pass.wake(pass.plan.breaker.until);
     pass.plan.wake_at = pass.plan.wake_at.filter(|at| *at > now);
     pass.plan
 }
 
-fn by_age(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
+/// Workloads in the order in which they choose.
+fn in_turn(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
     let mut workloads: Vec<_> = world.workloads.iter().collect();
-    workloads.sort_by_key(|(key, workload)| (workload.created, *key));
+    workloads.sort_by_key(|(key, workload)| (Reverse(workload.priority), workload.created, *key));
     workloads
 }
 
@@ -64,6 +72,7 @@ struct Pass<'a, 'w> {
     index: &'a Index<'w>,
     ledger: Ledger<'w>,
     survey: Survey<'w>,
+    moves: Moves,
     now: Timestamp,
     plan: Plan,
 }
@@ -74,17 +83,28 @@ impl<'w> Pass<'_, 'w> {
             return self.report(&slot, ways, &Choice::default(), None, Steps::default());
         }
         let look_again = find_stuck(&mut slot, self.index, &self.ledger, self.now);
-        let kept = kept_pod(self.index, &slot, ways, self.now);
+        let mut kept = kept_pod(self.index, &self.ledger.meter, &slot, ways, self.now);
         if is_left_alone(self.index, &slot, self.now) {
             return self.leave_alone(&slot, ways, kept);
         }
         self.wake(look_again);
         let mut choice = self.choose(&slot, ways, kept, None);
+        let mut excess = None;
+        if slot.sheds {
+            kept = pod_on(self.index, &slot, ways, choice.target, self.now);
+            if choice.target.is_none() {
+                excess = Some(self.keep_excess(&mut slot));
+                kept = kept_pod(self.index, &self.ledger.meter, &slot, ways, self.now);
+                choice = self.choose(&slot, ways, kept, None);
+            }
+        }
+        kept = self.hold_or_move(&slot, ways, &mut choice, kept);
         let mut steps = self.steps(&slot, ways, &choice, kept, Means::Near);
         if steps.held {
             (choice, steps) = self.look_elsewhere(&slot, ways, kept, choice);
         }
         self.book_wishes(&slot, ways, &choice);
+        steps.problem = steps.problem.or(excess.filter(|_| choice.target.is_some()));
         if choice.target.is_none() {
             let has_nodes = slot.node.is_some() || !self.survey.nodes(self.index, slot.workload).is_empty();
             steps.problem = Some(explain::no_feasible(&slot, ways, &choice, has_nodes));
@@ -92,6 +112,43 @@ impl<'w> Pass<'_, 'w> {
         self.wake_for_pods(&slot);
         self.wake(choice.wake_at);
         self.report(&slot, ways, &choice, kept, steps)
+    }
+
+    /// A slot that must give watts back and has no cheaper way keeps what it has.
+    fn keep_excess(&mut self, slot: &mut Slot<'w>) -> Reason {
+        slot.sheds = false;
+        self.ledger.meter.lift(slot.pods.iter(), true);
+        Reason {
+            code: ReasonCode::PowerBudgetExceeded,
+            message: format!(
+                "a power budget is exceeded, and {} has no variant that draws less and may serve: raise the budget of \
+                 the EdgeSite, or give the workload a cheaper variant",
+                slot.name
+            ),
+        }
+    }
+
+    /// Whether the slot may begin to move; where it may not it stays with what serves it.
+    fn hold_or_move(
+        &mut self,
+        slot: &Slot<'w>,
+        ways: &[Way<'w>],
+        choice: &mut Choice,
+        kept: Option<Kept<'w>>,
+    ) -> Option<Kept<'w>> {
+        let on_target = |kept: &Kept<'_>| choice.target == Some((kept.place, kept.node));
+        if choice.target.is_none() || kept.as_ref().is_some_and(on_target) || !is_move(slot) {
+            return kept;
+        }
+        choice.is_move = true;
+        if slot.is_in_transit() || self.moves.admit() {
+            return kept;
+        }
+        let Some(present) = ready_pod(slot, ways) else {
+            return kept;
+        };
+        choice.hold(present, self.moves.reason());
+        Some(present)
     }
 
     /// A replica that cannot be bridged where it is may have another node, on which the same
@@ -103,14 +160,19 @@ impl<'w> Pass<'_, 'w> {
         kept: Option<Kept<'w>>,
         held: Choice,
     ) -> (Choice, Steps) {
-        let rank = |choice: &Choice| choice.target.map(|(place, _)| ways[place].rank);
+        let way = |choice: &Choice| choice.target.map(|(place, _)| &ways[place]);
         if slot.node.is_none() {
             let rules = Rules {
                 release_own: false,
                 respect_wishes: !held.ignored_wishes,
             };
             let other = self.choose(slot, ways, kept, Some(rules));
-            if other.target.is_some() && rank(&other) == rank(&held) {
+            let no_worse = |(of_other, of_held): (&Way, &Way)| !of_held.beats(of_other);
+            if way(&other).zip(way(&held)).is_some_and(no_worse) {
+                let other = Choice {
+                    is_move: held.is_move,
+                    ..other
+                };
                 let steps = self.steps(slot, ways, &other, kept, Means::Any);
                 return (other, steps);
             }
@@ -171,16 +233,21 @@ impl<'w> Pass<'_, 'w> {
     }
 
     /// Deletes the pods of slots that are no more.
-    fn delete_orphans(&mut self, key: &'w WorkloadKey, slots: &[Slot<'w>]) {
-        let wanted: BTreeSet<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
-        for (slot, pods) in self
-            .index
-            .slots_with_pods(key)
-            .filter(|(slot, _)| !wanted.contains(slot))
+    fn delete_orphans(&mut self, slots: &[(usize, Slot<'w>)]) {
+        let wanted: BTreeSet<(&WorkloadKey, &str)> = slots
+            .iter()
+            .map(|(_, slot)| (slot.key, slot.name.as_str()))
+            .collect();
+        for (key, _) in in_turn(self.index.world)
+            .into_iter()
+            .filter(|(_, workload)| !workload.deleting)
         {
-            for own in pods.iter().filter(|own| own.owned.state != PodState::Terminating) {
-                let why = format!("{key} has no slot {slot} any more");
-                self.plan.changes.push(Change::Delete(delete_pod(own, None, why)));
+            let pods = self.index.slots_with_pods(key);
+            for (slot, pods) in pods.filter(|(slot, _)| !wanted.contains(&(key, *slot))) {
+                for own in pods.iter().filter(|own| own.owned.state != PodState::Terminating) {
+                    let why = format!("{key} has no slot {slot} any more");
+                    self.plan.changes.push(Change::Delete(delete_pod(own, None, why)));
+                }
             }
         }
     }
@@ -223,6 +290,7 @@ impl<'w> Pass<'_, 'w> {
             problem: steps.problem,
             offline: false,
             changing: steps.changing,
+            expected: choice.target.map(|(place, _)| ways[place].expected),
             candidates: choice.candidates.clone(),
         }
     }
@@ -231,7 +299,7 @@ impl<'w> Pass<'_, 'w> {
     fn wake_for_pods(&mut self, slot: &Slot<'w>) {
         for own in slot.live() {
             self.wake(own.node.and_then(|node| autonomy_end(self.index, slot, node)));
-            self.wake(suspicion_end(self.index, slot, own));
+            self.wake(suspicion_end(self.index, slot, own, self.now));
         }
     }
 

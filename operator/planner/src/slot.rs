@@ -2,6 +2,7 @@
 
 use crate::index::{Index, NodeId, OwnPod};
 use crate::ledger::{Ledger, Release};
+use crate::site::SiteId;
 use crate::world::{Liveness, Node, PodState, Workload, WorkloadKey};
 use jiff::Timestamp;
 use perwatt_crds::workload::PlacementMode;
@@ -20,10 +21,14 @@ pub(crate) struct Slot<'w> {
     pub ordinal: usize,
     /// The node, in mode PerNode.
     pub node: Option<NodeId>,
+    /// The site, in mode PerSite.
+    pub site: Option<SiteId>,
     /// Every pod of it, oldest first.
     pub pods: Vec<OwnPod<'w>>,
     /// Names of pods that will never get the room that they wait for.
     pub stuck: Vec<&'w str>,
+    /// It must give watts back: its pods are out of the sums, and none is kept.
+    pub sheds: bool,
 }
 
 impl<'w> Slot<'w> {
@@ -76,39 +81,67 @@ impl<'w> Slot<'w> {
     /// The same, while the bridges that serve stay.
     pub fn release_but_bridges(&self, node: NodeId) -> Release<'w> {
         let goes = |own: &&OwnPod<'w>| own.node == Some(node) && !(own.is_bridge() && own.is_ready());
-        Release::of(self.pods.iter().filter(goes).map(|own| own.pod))
+        self.release(self.pods.iter().filter(goes))
     }
 
     /// The same, while one pod stays.
     pub fn release_but(&self, node: NodeId, stays: Option<&str>) -> Release<'w> {
         let goes = |own: &&OwnPod<'w>| own.node == Some(node) && Some(own.name()) != stays;
-        Release::of(self.pods.iter().filter(goes).map(|own| own.pod))
+        self.release(self.pods.iter().filter(goes))
+    }
+
+    fn release<'a>(&self, pods: impl Iterator<Item = &'a OwnPod<'w>>) -> Release<'w>
+    where
+        'w: 'a,
+    {
+        let release = Release::of(pods);
+        Release {
+            milliwatts: if self.sheds { 0 } else { release.milliwatts },
+            ..release
+        }
+    }
+
+    /// What its pods on the site of a node give back when they go.
+    pub fn milliwatts_on_site(&self, index: &Index<'_>, node: NodeId) -> i64 {
+        let site = index.sites.of(node);
+        let there = |own: &&OwnPod<'_>| own.node.is_some_and(|node| index.sites.of(node) == site);
+        self.release(self.pods.iter().filter(there)).milliwatts
     }
 }
 
 /// The slots that a workload has, in order.
 pub(crate) fn slots_of<'w>(index: &Index<'w>, key: &'w WorkloadKey, workload: &'w Workload) -> Vec<Slot<'w>> {
-    let slot = |ordinal, name: String, node| Slot {
+    let slot = |ordinal, name: String, node, site| Slot {
         pods: index.pods_of(key, &name).to_vec(),
         stuck: Vec::new(),
+        sheds: false,
         key,
         workload,
         name,
         ordinal,
         node,
+        site,
     };
     match workload.mode {
         PlacementMode::Replicas => {
             let count = usize::try_from(workload.replicas).unwrap_or_default();
             (0..count)
-                .map(|ordinal| slot(ordinal, format!("replica-{ordinal}"), None))
+                .map(|ordinal| slot(ordinal, format!("replica-{ordinal}"), None, None))
                 .collect()
         }
         PlacementMode::PerNode => {
             let nodes = matching_nodes(index, workload);
             nodes
                 .into_iter()
-                .map(|node| slot(node, index.name(node).to_owned(), Some(node)))
+                .map(|node| slot(node, index.name(node).to_owned(), Some(node), None))
+                .collect()
+        }
+        PlacementMode::PerSite => {
+            let chosen = |node: &NodeId| workload.nodes.matches(&index.node(*node).labels);
+            let sites = index.sites.all.iter().enumerate();
+            sites
+                .filter(|(site, _)| index.sites.nodes(*site).iter().any(chosen))
+                .map(|(site, (name, _))| slot(site, (*name).to_owned(), None, Some(site)))
                 .collect()
         }
     }

@@ -5,14 +5,17 @@ use crate::evidence::Evidence;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use kube::ResourceExt;
-use perwatt_crds::inventory::DeviceStatus;
+use perwatt_crds::inventory::{DeviceHealth, DeviceStatus, HealthDimension, TemperatureBand};
+use perwatt_crds::performance::{MeasuredFigure, Performance};
 use perwatt_crds::profile::Sidecar;
 use perwatt_crds::workload::Variant;
-use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, InferenceWorkloadSpec, schema};
+use perwatt_crds::{
+    DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, InferenceWorkloadSpec, quantity, schema,
+};
 use perwatt_planner::revision::revision;
 use perwatt_planner::world::{
-    ActiveVariant, Device, Liveness, Needs, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
-    Variant as PlannedVariant, Workload, WorkloadKey, World,
+    ActiveVariant, Breaker, Declared, Device, Found, Liveness, Needs, Node as PlannedNode, Pod as PlannedPod,
+    Profile, Resources, Site, Variant as PlannedVariant, Workload, WorkloadKey, World,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,6 +28,8 @@ pub struct Snapshot {
     pub profiles: BTreeMap<String, Arc<HardwareProfile>>,
     /// The inventories by node.
     pub inventories: BTreeMap<String, Arc<DeviceInventory>>,
+    /// The sites.
+    pub sites: BTreeMap<String, Arc<EdgeSite>>,
     /// Every pod that is not gone.
     pub pods: Vec<Arc<Pod>>,
     /// The same as the planner sees it.
@@ -44,6 +49,8 @@ pub struct Objects {
     pub profiles: Vec<Arc<HardwareProfile>>,
     /// All inventories.
     pub inventories: Vec<Arc<DeviceInventory>>,
+    /// All sites.
+    pub sites: Vec<Arc<EdgeSite>>,
 }
 
 impl From<&Stores> for Objects {
@@ -54,6 +61,7 @@ impl From<&Stores> for Objects {
             workloads: stores.workloads.state(),
             profiles: stores.profiles.state(),
             inventories: stores.inventories.state(),
+            sites: stores.sites.state(),
         }
     }
 }
@@ -68,6 +76,7 @@ impl Snapshot {
             workloads,
             profiles,
             inventories,
+            sites,
         } = objects;
         let workloads: BTreeMap<_, _> = workloads
             .into_iter()
@@ -78,6 +87,10 @@ impl Snapshot {
             .map(|object| (object.name_any(), object))
             .collect();
         let inventories: BTreeMap<_, _> = inventories
+            .into_iter()
+            .map(|object| (object.name_any(), object))
+            .collect();
+        let sites: BTreeMap<_, _> = sites
             .into_iter()
             .map(|object| (object.name_any(), object))
             .collect();
@@ -92,11 +105,17 @@ impl Snapshot {
                 .map(|(key, workload)| (key.clone(), build_workload(workload, &profiles, runtime_image)))
                 .collect(),
             pods: build_pods(&pods, &workloads, &inventories, evidence),
+            sites: sites
+                .iter()
+                .map(|(name, site)| (name.clone(), build_site(site)))
+                .collect(),
+            breaker: Breaker::default(),
         };
         Self {
             workloads,
             profiles,
             inventories,
+            sites,
             pods,
             world,
         }
@@ -193,10 +212,35 @@ fn build_device(device: &DeviceStatus) -> Device {
             };
             (key, runtime.slot.clone())
         }),
+        temperature: device.temperature,
+        throttling_since: throttling_since(device),
+        // The agent says of a device that must not be used for its firmware that it is unhealthy, and why.
+        firmware_refused: None,
+        // No agent writes a measured draw into its inventory, which changes on transitions alone.
+        draw: None,
+    }
+}
+
+/// Since when a device has been throttling: while it does, its health changed last because of that.
+fn throttling_since(device: &DeviceStatus) -> Option<Timestamp> {
+    let mut reasons = device.reasons.iter();
+    let throttles = device.temperature == Some(TemperatureBand::Throttling)
+        && device.health != DeviceHealth::Healthy
+        && reasons.any(|reason| reason.dimension == HealthDimension::Thermal);
+    throttles.then_some(device.last_transition_time.0)
+}
+
+fn build_site(site: &EdgeSite) -> Site {
+    let power = site.spec.power.clone().unwrap_or_default();
+    Site {
+        nodes: site.spec.nodes.clone(),
+        site_milliwatts: power.site_milliwatts,
+        node_milliwatts: power.node_milliwatts,
     }
 }
 
 fn build_profile(profile: &HardwareProfile) -> Profile {
+    let capabilities = &profile.spec.capabilities;
     Profile {
         class: profile.spec.class,
         resource: profile.resource_name(),
@@ -205,6 +249,10 @@ fn build_profile(profile: &HardwareProfile) -> Profile {
             .sidecar()
             .map(|sidecar| requested(&crate::build::sidecar::resources(sidecar)))
             .unwrap_or_default(),
+        power: profile.spec.power.clone().unwrap_or_default(),
+        precisions: capabilities.precisions.clone(),
+        memory_bytes: capabilities.memory.as_ref().and_then(quantity::units),
+        supported_until: None,
     }
 }
 
@@ -254,6 +302,21 @@ fn build_workload(
         mode: spec.placement.mode,
         replicas: workload.replicas(),
         nodes: spec.placement.nodes.clone(),
+        priority: 0,
+        objective: spec.placement.objective,
+        expected_rate_per_minute: spec.expected_rate_per_minute,
+        latency_p99: spec
+            .placement
+            .latency
+            .as_ref()
+            .map(|target| schema::to_std(&target.p99)),
+        locality: spec.placement.locality,
+        found: workload
+            .status
+            .iter()
+            .flat_map(|status| &status.figures)
+            .map(build_found)
+            .collect(),
         on_gap: spec.placement.on_gap,
         autonomy: schema::to_std(&spec.placement.autonomy),
         minimum_accuracy_permille: spec.fallback.minimum_accuracy_permille,
@@ -276,6 +339,29 @@ fn build_variant(variant: &Variant) -> PlannedVariant {
         name: variant.name.clone(),
         needs,
         accuracy_permille: variant.quality.as_ref().map(|quality| quality.accuracy_permille),
+        performance: variant.performance.as_ref().map(build_declared),
+        precision: variant.precision,
+        memory_bytes: variant.memory.as_ref().and_then(quantity::units),
+        remote: variant.remote.is_some(),
+    }
+}
+
+fn build_declared(performance: &Performance) -> Declared {
+    Declared {
+        p99: performance.p99.as_ref().map(schema::to_std),
+        microjoules: performance.microjoules_per_inference,
+        source: performance.source,
+    }
+}
+
+fn build_found(figure: &MeasuredFigure) -> Found {
+    Found {
+        variant: figure.variant.clone(),
+        profile: Some(figure.profile.clone()).filter(|profile| profile != crate::report::measured::NO_DEVICE),
+        microjoules: figure.microjoules_per_inference,
+        p99_microseconds: figure.p99_microseconds,
+        source: figure.source,
+        emulated: figure.emulated,
     }
 }
 
