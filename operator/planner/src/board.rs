@@ -109,7 +109,8 @@ impl Board {
                 rejected.insert(closeness(*reject), group);
             }
         }
-        finding.possible = self.possible.iter().copied().find(others);
+        let possible = self.possible.iter().copied().filter(others);
+        finding.possible = possible.into_iter().find(|node| refuse(*node).is_none());
         for (closeness, nodes) in &self.rejected {
             let count = nodes.len() - own.iter().filter(|node| nodes.contains(node)).count();
             if count == 0 {

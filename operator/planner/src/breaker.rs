@@ -94,7 +94,7 @@ impl Moves {
 fn moves_of(pods: &[OwnPod<'_>], from: Timestamp) -> Vec<Timestamp> {
     let moved = |role: Role| {
         pods.iter()
-            .filter(move |own| own.owned.moved && own.owned.role == role && own.owned.created >= from)
+            .filter(move |own| own.owned.moved && own.owned.role == role && own.owned.created > from)
             .map(|own| own.owned.created)
     };
     let serving: Vec<_> = moved(Role::Serving).collect();

@@ -148,9 +148,7 @@ impl Choice {
         if let Some(candidate) = self.candidates.get_mut(kept.place) {
             candidate.rejected = None;
         }
-        if self.best != self.target.map(|(place, _)| place) {
-            self.behind_best = Some(reason);
-        }
+        self.behind_best = Some(reason);
     }
 
     fn take(&mut self, place: usize, node: NodeId, scene: Scene<'_, '_>, way: &Way<'_>) {

@@ -188,6 +188,15 @@ impl<'w> Ledger<'w> {
             .unwrap_or_default()
     }
 
+    /// Devices of each resource that are offered and that nobody requested.
+    pub fn free_devices(&self) -> BTreeMap<&'w str, i64> {
+        let mut free = BTreeMap::new();
+        for (resource, row) in self.rows.iter().flat_map(|row| &row.extended) {
+            *free.entry(*resource).or_insert(0) += (row.allocatable - row.requested).max(0);
+        }
+        free
+    }
+
     /// Whether the `held_by` of a node's device is to be believed.
     pub fn is_held(&self, node: NodeId, device: usize) -> bool {
         self.rows[node].held.get(device).copied().unwrap_or_default()

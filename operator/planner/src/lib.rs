@@ -31,6 +31,7 @@ mod site;
 mod slot;
 mod steps;
 mod survey;
+mod turns;
 mod ways;
 
 pub use attempt::{BACK_OFF_FIRST, BACK_OFF_LONGEST, BACK_OFF_RESET};

@@ -13,25 +13,24 @@ use crate::shed::mark_sheds;
 use crate::slot::{Slot, find_stuck, slots_of};
 use crate::steps::{Means, Steps, Turn, delete_pod, moving};
 use crate::survey::Survey;
+use crate::turns::put_in_turn;
 use crate::ways::Way;
 use crate::world::{PodState, Workload, WorkloadKey, World};
 use jiff::Timestamp;
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 /// Plans for the whole cluster: what should serve each slot, and the next safe steps.
 ///
-/// In order: slots that must give watts back do; slots whose move has begun finish it; then workloads
-/// choose by priority and age, slots in order. What a slot holds is counted before anybody chooses,
-/// so nobody is robbed.
+/// In order: slots that must give watts back do; slots whose move has begun finish it; then slots
+/// choose in their turn. What a slot holds is counted before anybody chooses, so nobody is robbed.
 #[must_use]
 pub fn plan(world: &World, now: Timestamp) -> Plan {
     let index = Index::new(world, now);
-    let workloads = in_turn(world);
+    let workloads = by_age(world);
     let mut slots = Vec::new();
-    for (turn, (key, workload)) in workloads.iter().enumerate() {
+    for (age, (key, workload)) in workloads.iter().enumerate() {
         let own = slots_of(&index, key, workload);
-        slots.extend(own.into_iter().map(|slot| (turn, slot)));
+        slots.extend(own.into_iter().map(|slot| (age, slot)));
     }
     let mut pass = Pass {
         ledger: Ledger::new(&index, now),
@@ -47,7 +46,7 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         let mut all: Vec<_> = slots.iter_mut().map(|(_, slot)| slot).collect();
         mark_sheds(&index, &mut pass.ledger, &mut pass.survey, &mut all, now);
     }
-    slots.sort_by_key(|(turn, slot)| (!slot.sheds, !slot.is_in_transit(), *turn, slot.ordinal));
+    let slots = put_in_turn(&index, &pass.ledger, slots);
     let mut planned = Vec::with_capacity(slots.len());
     for (_, slot) in slots {
         let (key, ordinal, ways) = (slot.key, slot.ordinal, index.ways(slot.key));
@@ -61,10 +60,9 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     pass.plan
 }
 
-/// Workloads in the order in which they choose.
-fn in_turn(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
+fn by_age(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
     let mut workloads: Vec<_> = world.workloads.iter().collect();
-    workloads.sort_by_key(|(key, workload)| (Reverse(workload.priority), workload.created, *key));
+    workloads.sort_by_key(|(key, workload)| (workload.created, *key));
     workloads
 }
 
@@ -238,7 +236,7 @@ impl<'w> Pass<'_, 'w> {
             .iter()
             .map(|(_, slot)| (slot.key, slot.name.as_str()))
             .collect();
-        for (key, _) in in_turn(self.index.world)
+        for (key, _) in by_age(self.index.world)
             .into_iter()
             .filter(|(_, workload)| !workload.deleting)
         {
