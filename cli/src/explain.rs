@@ -69,34 +69,10 @@ pub enum ExplainError {
 /// # Errors
 /// When the cluster cannot be read or there is no such workload.
 pub fn run(arguments: &ExplainArgs) -> Result<String, ExplainError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(explain(arguments))
-}
-
-async fn explain(arguments: &ExplainArgs) -> Result<String, ExplainError> {
-    let options = KubeConfigOptions {
-        context: arguments.context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    let config = Config::from_kubeconfig(&options).await?;
-    let namespace = arguments
-        .namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).map_err(|error| ExplainError::Client(Box::new(error)))?;
+    let (objects, namespace) = objects_of_cluster(arguments.context.as_deref())?;
     let key = WorkloadKey {
-        namespace,
+        namespace: arguments.namespace.clone().unwrap_or(namespace),
         name: arguments.workload.clone(),
-    };
-    let objects = Objects {
-        nodes: list(&client).await?,
-        pods: list(&client).await?,
-        workloads: list(&client).await?,
-        profiles: list(&client).await?,
-        inventories: list(&client).await?,
-        sites: list(&client).await?,
     };
     let mut snapshot = Snapshot::of(objects, "", &Evidence::default());
     // Which runtime image the operator uses is its own secret: the revision that it wrote says enough.
@@ -149,6 +125,36 @@ pub fn how_it_chooses(workload: &Workload) -> String {
         }
         (Objective::Order, _) => "objective Order: variants as listed".into(),
     }
+}
+
+/// What planning needs of the cluster, and the context's namespace.
+///
+/// # Errors
+/// When the cluster cannot be read.
+pub fn objects_of_cluster(context: Option<&str>) -> Result<(Objects, String), ExplainError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(read_cluster(context))
+}
+
+async fn read_cluster(context: Option<&str>) -> Result<(Objects, String), ExplainError> {
+    let options = KubeConfigOptions {
+        context: context.map(str::to_owned),
+        ..KubeConfigOptions::default()
+    };
+    let config = Config::from_kubeconfig(&options).await?;
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| ExplainError::Client(Box::new(error)))?;
+    let objects = Objects {
+        nodes: list(&client).await?,
+        pods: list(&client).await?,
+        workloads: list(&client).await?,
+        profiles: list(&client).await?,
+        inventories: list(&client).await?,
+        sites: list(&client).await?,
+    };
+    Ok((objects, namespace))
 }
 
 async fn list<K>(client: &Client) -> Result<Vec<Arc<K>>, ExplainError>
@@ -290,6 +296,7 @@ mod tests {
                 name: "gate".into(),
             },
             slot: "replica-0".into(),
+            ordinal: 0,
             target: None,
             best_variant: Some("chip".into()),
             serving: None,

@@ -14,6 +14,7 @@ pub mod render;
 pub mod schema;
 pub mod site;
 pub mod workload;
+mod workload_status;
 
 pub use inventory::{DeviceInventory, DeviceInventoryStatus};
 pub use profile::{HardwareProfile, HardwareProfileSpec, HardwareProfileStatus};

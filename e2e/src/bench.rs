@@ -1,4 +1,5 @@
-//! Figures, written as JSON: of the main job on the real cluster, and of the runtime beside its peers.
+//! Figures, written as JSON: of the main job on the real cluster, of the planner alone, and of the runtime beside its
+//! peers.
 //!
 //! A module for each figure; what they share is [`figure`] (how one is kept), [`wire`] (how the runtime and its peer
 //! are asked), [`server`] (the two as processes) and [`install`] (what a peer needs). `docs/benchmarks.md` says what
@@ -16,6 +17,7 @@ mod load;
 mod main_job;
 mod onnx;
 mod overhead;
+mod planner;
 mod server;
 mod spiking;
 mod throughput;
@@ -29,8 +31,10 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     "main-job",
+    "planner-scale",
+    "planner-quality",
     "runtime-overhead",
     "runtime-throughput",
     "runtime-footprint",
@@ -64,6 +68,8 @@ pub async fn soak() -> Result<()> {
 async fn measure(name: &str) -> Result<Vec<Figure>> {
     match name {
         "main-job" => main_job::measure().await,
+        "planner-scale" => planner::scale::measure(),
+        "planner-quality" => planner::quality::measure(),
         "runtime-overhead" => overhead::measure(),
         "runtime-throughput" => throughput::measure(),
         "runtime-footprint" => footprint::measure(),

@@ -67,11 +67,12 @@ impl Pass {
     /// Runs one pass; returns when the next is due if nothing happens before.
     pub async fn run(&mut self) -> Duration {
         let began = Instant::now();
-        let snapshot = Snapshot::of(
+        let mut snapshot = Snapshot::of(
             Objects::from(&self.stores),
             &self.settings.runtime_image,
             &self.evidence,
         );
+        snapshot.world.breaker = self.settings.breaker();
         let planning = Instant::now();
         let now = Timestamp::now();
         let plan = plan(&snapshot.world, now);

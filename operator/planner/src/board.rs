@@ -104,10 +104,10 @@ impl Board {
                 group.first.push((node, reject));
             }
         }
-        if let Some(group) = refused.filter(|_| finding.feasible.is_none()) {
-            if let Some((_, reject)) = group.first.first() {
-                rejected.insert(closeness(*reject), group);
-            }
+        if let Some(group) = refused.filter(|_| finding.feasible.is_none())
+            && let Some((_, reject)) = group.first.first()
+        {
+            rejected.insert(closeness(*reject), group);
         }
         let possible = self.possible.iter().copied().filter(others);
         finding.possible = possible.into_iter().find(|node| refuse(*node).is_none());

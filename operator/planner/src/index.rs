@@ -1,7 +1,7 @@
 //! The world, indexed once for a pass: nodes by number, our pods by workload and slot, the ways of
 //! every workload, the site of every node.
 
-use crate::power::{Load, load_of_pod};
+use crate::load::{Load, load_of_pod};
 use crate::site::Sites;
 use crate::ways::{Way, build_ways};
 use crate::world::{Node, OwnedPod, Pod, PodState, Role, WorkloadKey, World};
@@ -48,6 +48,8 @@ pub(crate) struct Index<'w> {
     /// The sites, where anybody asks for them.
     pub sites: Sites<'w>,
     ids: BTreeMap<&'w str, NodeId>,
+    /// The node of every pod of the world, in its order.
+    pub pod_nodes: Vec<Option<NodeId>>,
     pods: BTreeMap<&'w WorkloadKey, BTreeMap<&'w str, Vec<OwnPod<'w>>>>,
     ways: BTreeMap<&'w WorkloadKey, Vec<Way<'w>>>,
 }
@@ -65,9 +67,12 @@ impl<'w> Index<'w> {
             .map(|(id, (name, _))| (*name, id))
             .collect();
         let mut pods: BTreeMap<&WorkloadKey, BTreeMap<&str, Vec<OwnPod>>> = BTreeMap::new();
-        for pod in &world.pods {
-            let Some(owned) = &pod.owned else { continue };
-            let node = pod.node.as_deref().and_then(|name| ids.get(name).copied());
+        let node_of = |pod: &Pod| pod.node.as_deref().and_then(|name| ids.get(name).copied());
+        let pod_nodes: Vec<_> = world.pods.iter().map(node_of).collect();
+        for (pod, node) in world.pods.iter().zip(&pod_nodes) {
+            let (Some(owned), node) = (&pod.owned, *node) else {
+                continue;
+            };
             let slots = pods.entry(&owned.workload).or_default();
             slots.entry(&owned.slot).or_default().push(OwnPod {
                 pod,
@@ -87,6 +92,7 @@ impl<'w> Index<'w> {
             sites: Sites::default(),
             nodes,
             ids,
+            pod_nodes,
             pods,
             ways: ways.collect(),
         };

@@ -35,6 +35,7 @@ pub(crate) fn kept_pod<'w>(
     let kept = slot
         .live()
         .filter(fits)
+        .filter(|own| slot.yields != Some(own.pod.name.as_str()))
         .filter_map(|own| check_kept(index, slot, ways, own, now));
     kept.enumerate()
         .min_by_key(|(age, kept)| {

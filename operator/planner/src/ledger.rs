@@ -152,13 +152,8 @@ pub(crate) struct Ledger<'w> {
 impl<'w> Ledger<'w> {
     pub fn new(index: &Index<'w>, now: Timestamp) -> Self {
         let mut rows: Vec<_> = index.nodes.iter().map(|(_, node)| Row::new(node)).collect();
-        for pod in index.world.pods.iter().filter(|pod| pod.holds_resources) {
-            let Some(row) = pod
-                .node
-                .as_deref()
-                .and_then(|name| index.id(name))
-                .map(|id| &mut rows[id])
-            else {
+        for (pod, node) in index.world.pods.iter().zip(&index.pod_nodes) {
+            let Some(row) = node.filter(|_| pod.holds_resources).map(|id| &mut rows[id]) else {
                 continue;
             };
             row.free = row.free.minus(pod_amounts(pod));

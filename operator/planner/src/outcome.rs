@@ -95,6 +95,8 @@ pub struct SlotPlan {
     pub workload: WorkloadKey,
     /// The slot, readable: a node's name, or `replica-0`.
     pub slot: String,
+    /// Its number, in mode Replicas; the names of other slots tell their order.
+    pub ordinal: usize,
     /// What should serve it, given what may be used now.
     pub target: Option<Assignment>,
     /// The variant that would serve it if every device were healthy.

@@ -8,16 +8,17 @@ use crate::explain;
 use crate::index::{Index, OwnPod};
 use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod, pod_on, ready_pod};
 use crate::ledger::Ledger;
-use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, ServingPod, SlotPlan};
+use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, SlotPlan};
+use crate::serving::{build_serving, determine_degraded, find_serving};
 use crate::shed::mark_sheds;
-use crate::slot::{Slot, find_stuck, slots_of};
-use crate::steps::{Means, Steps, Turn, delete_pod, moving};
+use crate::slot::{Slot, find_stuck, place_named, slots_of};
+use crate::steps::{Means, Steps, Turn, delete_pod};
 use crate::survey::Survey;
 use crate::turns::put_in_turn;
 use crate::ways::Way;
 use crate::world::{PodState, Workload, WorkloadKey, World};
+use crate::yields::{Yields, find_yield};
 use jiff::Timestamp;
-use std::collections::BTreeSet;
 
 /// Plans for the whole cluster: what should serve each slot, and the next safe steps.
 ///
@@ -32,55 +33,93 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         let own = slots_of(&index, key, workload);
         slots.extend(own.into_iter().map(|slot| (age, slot)));
     }
-    let mut pass = Pass {
-        ledger: Ledger::new(&index, now),
-        index: &index,
-        survey: Survey::default(),
-        moves: Moves::count(&index, slots.len(), now),
-        now,
-        plan: Plan::default(),
-    };
-    pass.delete_orphans(&slots);
+    let mut pass = Pass::new(&index, slots.len(), now);
+    pass.delete_orphans(|_, _| true);
     if pass.ledger.meter.is_on() {
         pass.plan.sites = pass.ledger.meter.report(&index);
         let mut all: Vec<_> = slots.iter_mut().map(|(_, slot)| slot).collect();
         mark_sheds(&index, &mut pass.ledger, &mut pass.survey, &mut all, now);
     }
-    let slots = put_in_turn(&index, &pass.ledger, slots);
-    let mut planned = Vec::with_capacity(slots.len());
-    for (_, slot) in slots {
-        let (key, ordinal, ways) = (slot.key, slot.ordinal, index.ways(slot.key));
-        planned.push((key, ordinal, pass.plan_slot(slot, ways)));
-    }
-    planned.sort_by_key(|(key, ordinal, _)| (*key, *ordinal));
-    pass.plan.slots = planned.into_iter().map(|(_, _, slot)| slot).collect();
-    pass.plan.breaker = pass.moves.state();
-    pass.wake(pass.plan.breaker.until);
-    pass.plan.wake_at = pass.plan.wake_at.filter(|at| *at > now);
-    pass.plan
+    pass.plan_slots(slots);
+    pass.finish()
 }
 
-fn by_age(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
+/// Whether workloads differ in priority.
+pub(crate) fn has_priorities(world: &World) -> bool {
+    let mut priorities = world.workloads.values().map(|workload| workload.priority);
+    let first = priorities.next();
+    priorities.any(|other| Some(other) != first)
+}
+
+/// Workloads, the oldest first.
+pub(crate) fn by_age(world: &World) -> Vec<(&WorkloadKey, &Workload)> {
     let mut workloads: Vec<_> = world.workloads.iter().collect();
     workloads.sort_by_key(|(key, workload)| (workload.created, *key));
     workloads
 }
 
-struct Pass<'a, 'w> {
+/// A pass, and what it has planned so far.
+pub(crate) struct Pass<'a, 'w> {
     index: &'a Index<'w>,
-    ledger: Ledger<'w>,
+    pub ledger: Ledger<'w>,
     survey: Survey<'w>,
     moves: Moves,
-    now: Timestamp,
-    plan: Plan,
+    /// Pods that give their devices up; nothing where all workloads are of one priority.
+    yields: Option<Yields<'w>>,
+    pub now: Timestamp,
+    pub plan: Plan,
 }
 
-impl<'w> Pass<'_, 'w> {
+impl<'a, 'w> Pass<'a, 'w> {
+    /// A pass over a cluster with about so many slots.
+    pub fn new(index: &'a Index<'w>, slots: usize, now: Timestamp) -> Self {
+        Self {
+            ledger: Ledger::new(index, now),
+            index,
+            survey: Survey::default(),
+            moves: Moves::count(index, slots, now),
+            yields: has_priorities(index.world).then(Yields::new),
+            now,
+            plan: Plan::default(),
+        }
+    }
+
+    /// Plans slots, each in its turn.
+    pub fn plan_slots(&mut self, slots: Vec<(usize, Slot<'w>)>) {
+        let index = self.index;
+        for (_, slot) in put_in_turn(index, &self.ledger, slots) {
+            let ways = index.ways(slot.key);
+            let planned = self.plan_slot(slot, ways);
+            self.plan.slots.push(planned);
+        }
+    }
+
+    /// The plan, in order.
+    pub fn finish(mut self) -> Plan {
+        let order = |left: &SlotPlan, right: &SlotPlan| {
+            let by_workload = left.workload.cmp(&right.workload);
+            by_workload
+                .then(left.ordinal.cmp(&right.ordinal))
+                .then_with(|| left.slot.cmp(&right.slot))
+        };
+        let slots = &mut self.plan.slots;
+        if !slots.is_sorted_by(|left, right| order(left, right).is_le()) {
+            slots.sort_by(order);
+        }
+        self.plan.breaker = self.moves.state();
+        self.wake(self.plan.breaker.until);
+        self.plan.wake_at = self.plan.wake_at.filter(|at| *at > self.now);
+        self.plan
+    }
+
     fn plan_slot(&mut self, mut slot: Slot<'w>, ways: &[Way<'w>]) -> SlotPlan {
         if slot.workload.deleting {
             return self.report(&slot, ways, &Choice::default(), None, Steps::default());
         }
         let look_again = find_stuck(&mut slot, self.index, &self.ledger, self.now);
+        if let Some(yields) = &self.yields {
+            slot.yields = yields.get(&(slot.key, slot.name.as_str())).copied();
+        }
         let mut kept = kept_pod(self.index, &self.ledger.meter, &slot, ways, self.now);
         if is_left_alone(self.index, &slot, self.now) {
             return self.leave_alone(&slot, ways, kept);
@@ -96,6 +135,12 @@ impl<'w> Pass<'_, 'w> {
                 choice = self.choose(&slot, ways, kept, None);
             }
         }
+        if slot.yields.is_some() && choice.target.is_none() {
+            slot.yields = None;
+            kept = kept_pod(self.index, &self.ledger.meter, &slot, ways, self.now);
+            choice = self.choose(&slot, ways, kept, None);
+        }
+        self.take_from_lower(&slot, ways, &mut choice);
         kept = self.hold_or_move(&slot, ways, &mut choice, kept);
         let mut steps = self.steps(&slot, ways, &choice, kept, Means::Near);
         if steps.held {
@@ -110,6 +155,25 @@ impl<'w> Pass<'_, 'w> {
         self.wake_for_pods(&slot);
         self.wake(choice.wake_at);
         self.report(&slot, ways, &choice, kept, steps)
+    }
+
+    /// A slot of higher priority waits for a device that lower priority holds, and its holder yields.
+    fn take_from_lower(&mut self, slot: &Slot<'w>, ways: &[Way<'w>], choice: &mut Choice) {
+        let Some(yields) = &mut self.yields else { return };
+        let scene = Scene {
+            index: self.index,
+            ledger: &self.ledger,
+            now: self.now,
+        };
+        let found = find_yield(scene, &mut self.survey, slot, ways, &choice.candidates);
+        let Some((place, node, holder)) = found else {
+            return;
+        };
+        choice.wishes.push((place, node));
+        if let Some(holder) = holder {
+            let owned = holder.owned;
+            yields.insert((&owned.workload, owned.slot.as_str()), holder.pod.name.as_str());
+        }
     }
 
     /// A slot that must give watts back and has no cheaper way keeps what it has.
@@ -230,18 +294,16 @@ impl<'w> Pass<'_, 'w> {
         }
     }
 
-    /// Deletes the pods of slots that are no more.
-    fn delete_orphans(&mut self, slots: &[(usize, Slot<'w>)]) {
-        let wanted: BTreeSet<(&WorkloadKey, &str)> = slots
-            .iter()
-            .map(|(_, slot)| (slot.key, slot.name.as_str()))
-            .collect();
-        for (key, _) in by_age(self.index.world)
-            .into_iter()
-            .filter(|(_, workload)| !workload.deleting)
-        {
-            let pods = self.index.slots_with_pods(key);
-            for (slot, pods) in pods.filter(|(slot, _)| !wanted.contains(&(key, *slot))) {
+    /// Deletes the pods of slots that are no more, of those that are asked about.
+    pub fn delete_orphans(&mut self, asked: impl Fn(&WorkloadKey, &[OwnPod<'w>]) -> bool) {
+        for (key, workload) in by_age(self.index.world) {
+            if workload.deleting {
+                continue;
+            }
+            let slots = self.index.slots_with_pods(key);
+            let orphans = slots
+                .filter(|(slot, pods)| asked(key, pods) && place_named(self.index, workload, slot).is_none());
+            for (slot, pods) in orphans {
                 for own in pods.iter().filter(|own| own.owned.state != PodState::Terminating) {
                     let why = format!("{key} has no slot {slot} any more");
                     self.plan.changes.push(Change::Delete(delete_pod(own, None, why)));
@@ -276,6 +338,11 @@ impl<'w> Pass<'_, 'w> {
         SlotPlan {
             workload: slot.key.clone(),
             slot: slot.name.clone(),
+            ordinal: if slot.node.or(slot.site).is_some() {
+                0
+            } else {
+                slot.ordinal
+            },
             target: choice.target.map(|(place, node)| Assignment {
                 node: self.index.name(node).to_owned(),
                 variant: ways[place].variant.name.clone(),
@@ -301,7 +368,8 @@ impl<'w> Pass<'_, 'w> {
         }
     }
 
-    fn wake(&mut self, at: Option<Timestamp>) {
+    /// Plans again at a time, if it is to come.
+    pub fn wake(&mut self, at: Option<Timestamp>) {
         let future = at.filter(|at| *at > self.now);
         self.plan.wake_at = self.plan.wake_at.into_iter().chain(future).min();
     }
@@ -323,59 +391,4 @@ impl<'w> Pass<'_, 'w> {
             Some(rules) => choose_by(scene, slot, ways, &mut self.survey, kept, rules),
         }
     }
-}
-
-/// The pod that serves the slot: one that is ready, else the best that there is.
-fn find_serving<'s, 'w>(
-    slot: &'s Slot<'w>,
-    ways: &[Way<'w>],
-    kept: Option<Kept<'w>>,
-) -> Option<&'s OwnPod<'w>> {
-    let rank = |own: &OwnPod| ways.iter().position(|way| way.variant.name == own.owned.variant);
-    slot.live().min_by_key(|own| {
-        let is_kept = kept.is_some_and(|kept| kept.own.name() == own.name());
-        (
-            !own.is_ready(),
-            !is_kept,
-            own.is_bridge(),
-            rank(own).unwrap_or(usize::MAX),
-        )
-    })
-}
-
-fn build_serving(own: &OwnPod<'_>) -> ServingPod {
-    ServingPod {
-        name: own.pod.name.clone(),
-        assignment: Assignment {
-            node: own.pod.node.clone().unwrap_or_default(),
-            variant: own.owned.variant.clone(),
-            profile: own.owned.profile.clone(),
-            revision: own.owned.revision.clone(),
-        },
-        role: own.owned.role,
-        state: own.owned.state.clone(),
-    }
-}
-
-/// Why what serves is not the planned best: the target is not, or its pod is not there yet, or
-/// the runtime in the pod fell back.
-fn determine_degraded(ways: &[Way<'_>], choice: &Choice, serving: Option<&OwnPod<'_>>) -> Option<Reason> {
-    if let Some(reason) = &choice.behind_best {
-        return Some(reason.clone());
-    }
-    let own = serving.filter(|own| own.is_ready())?;
-    let best = choice.best.map(|place| &ways[place].variant.name);
-    if let Some(best) = best.filter(|best| **best != own.owned.variant) {
-        return Some(moving(best));
-    }
-    let active = own
-        .owned
-        .active
-        .as_ref()
-        .filter(|active| !active.reason.is_empty())?;
-    let message = format!("{} answers in pod {}: {}", active.name, own.name(), active.reason);
-    Some(Reason {
-        code: ReasonCode::RuntimeFallback,
-        message: explain::cut(message),
-    })
 }

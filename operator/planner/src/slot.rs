@@ -29,6 +29,8 @@ pub(crate) struct Slot<'w> {
     pub stuck: Vec<&'w str>,
     /// It must give watts back: its pods are out of the sums, and none is kept.
     pub sheds: bool,
+    /// The pod that gives its device up to higher priority.
+    pub yields: Option<&'w str>,
 }
 
 impl<'w> Slot<'w> {
@@ -111,40 +113,112 @@ impl<'w> Slot<'w> {
 
 /// The slots that a workload has, in order.
 pub(crate) fn slots_of<'w>(index: &Index<'w>, key: &'w WorkloadKey, workload: &'w Workload) -> Vec<Slot<'w>> {
-    let slot = |ordinal, name: String, node, site| Slot {
-        pods: index.pods_of(key, &name).to_vec(),
-        stuck: Vec::new(),
-        sheds: false,
-        key,
-        workload,
-        name,
-        ordinal,
-        node,
-        site,
-    };
+    let build = |name: String, place| build_slot(index, key, workload, name, place);
     match workload.mode {
         PlacementMode::Replicas => {
             let count = usize::try_from(workload.replicas).unwrap_or_default();
             (0..count)
-                .map(|ordinal| slot(ordinal, format!("replica-{ordinal}"), None, None))
+                .map(|ordinal| build(format!("replica-{ordinal}"), Place::Any(ordinal)))
                 .collect()
         }
         PlacementMode::PerNode => {
             let nodes = matching_nodes(index, workload);
             nodes
                 .into_iter()
-                .map(|node| slot(node, index.name(node).to_owned(), Some(node), None))
+                .map(|node| build(index.name(node).to_owned(), Place::Node(node)))
                 .collect()
         }
         PlacementMode::PerSite => {
-            let chosen = |node: &NodeId| workload.nodes.matches(&index.node(*node).labels);
             let sites = index.sites.all.iter().enumerate();
             sites
-                .filter(|(site, _)| index.sites.nodes(*site).iter().any(chosen))
-                .map(|(site, (name, _))| slot(site, (*name).to_owned(), None, Some(site)))
+                .filter(|(site, _)| has_chosen_node(index, workload, *site))
+                .map(|(site, (name, _))| build((*name).to_owned(), Place::Site(site)))
                 .collect()
         }
     }
+}
+
+/// The slot of this name, if the workload has it.
+pub(crate) fn slot_named<'w>(
+    index: &Index<'w>,
+    key: &'w WorkloadKey,
+    workload: &'w Workload,
+    name: &str,
+) -> Option<Slot<'w>> {
+    let place = place_named(index, workload, name)?;
+    Some(build_slot(index, key, workload, name.to_owned(), place))
+}
+
+/// Where the slot of this name may be served; none where the workload has no such slot.
+pub(crate) fn place_named(index: &Index<'_>, workload: &Workload, name: &str) -> Option<Place> {
+    match workload.mode {
+        PlacementMode::Replicas => {
+            let ordinal: u32 = name.strip_prefix("replica-")?.parse().ok()?;
+            let is_canonical = name.len() == "replica-".len() + digits(ordinal);
+            let place = usize::try_from(ordinal).ok()?;
+            (ordinal < workload.replicas && is_canonical).then_some(Place::Any(place))
+        }
+        PlacementMode::PerNode => {
+            let node = index.id(name)?;
+            let matches = workload.nodes.matches(&index.node(node).labels);
+            matches.then_some(Place::Node(node))
+        }
+        PlacementMode::PerSite => {
+            let site = index
+                .sites
+                .all
+                .binary_search_by_key(&name, |(name, _)| name)
+                .ok()?;
+            has_chosen_node(index, workload, site).then_some(Place::Site(site))
+        }
+    }
+}
+
+/// `replica-01` is no slot's name.
+fn digits(ordinal: u32) -> usize {
+    ordinal
+        .checked_ilog10()
+        .map_or(1, |log| usize::try_from(log).unwrap_or_default() + 1)
+}
+
+/// Where a slot may be served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// Anywhere: a replica, with its number.
+    Any(usize),
+    Node(NodeId),
+    Site(SiteId),
+}
+
+fn build_slot<'w>(
+    index: &Index<'w>,
+    key: &'w WorkloadKey,
+    workload: &'w Workload,
+    name: String,
+    place: Place,
+) -> Slot<'w> {
+    let (ordinal, node, site) = match place {
+        Place::Any(ordinal) => (ordinal, None, None),
+        Place::Node(node) => (node, Some(node), None),
+        Place::Site(site) => (site, None, Some(site)),
+    };
+    Slot {
+        pods: index.pods_of(key, &name).to_vec(),
+        stuck: Vec::new(),
+        sheds: false,
+        yields: None,
+        key,
+        workload,
+        name,
+        ordinal,
+        node,
+        site,
+    }
+}
+
+fn has_chosen_node(index: &Index<'_>, workload: &Workload, site: SiteId) -> bool {
+    let mut nodes = index.sites.nodes(site).iter();
+    nodes.any(|node| workload.nodes.matches(&index.node(*node).labels))
 }
 
 /// Nodes that may serve a workload, by name.

@@ -1,7 +1,7 @@
 //! In which order slots choose.
 //!
-//! Slots that must give watts back, then slots whose move has begun, then by priority. Among equals,
-//! new slots whose watts are known come in the order of their regret: what a slot loses when it does
+//! Slots that must give watts back, then by priority. Among equals slots whose move has begun come first,
+//! then slots whose watts are known come in the order of their regret: what a slot loses when it does
 //! not get a device of its best kind. It is worked out against the devices that are free (Vogel's
 //! rule): when a kind runs out, what is lost without it is known, and the regrets change. All others
 //! come by age.
@@ -22,9 +22,9 @@ pub(crate) fn put_in_turn<'w>(index: &Index<'w>, ledger: &Ledger<'w>, slots: Vec
     let sequence = sequence(index, ledger, &slots);
     let mut keyed: Vec<_> = slots.into_iter().zip(sequence).collect();
     keyed.sort_by_key(|((age, slot), sequence)| {
-        let begun = (!slot.sheds, !slot.is_in_transit());
         let priority = Reverse(slot.workload.priority);
-        (begun, priority, *sequence, *age, slot.ordinal)
+        let begun = !slot.is_in_transit();
+        (!slot.sheds, priority, begun, *sequence, *age, slot.ordinal)
     });
     keyed.into_iter().map(|(slot, _)| slot).collect()
 }

@@ -2,8 +2,8 @@
 //! best first by the objective.
 
 use crate::cost::{Expected, gains_enough};
+use crate::load::{Load, load_of_way};
 use crate::outcome::{Reason, ReasonCode};
-use crate::power;
 use crate::rules::{Case, check_accuracy, check_way, must_leave, support_notice};
 use crate::world::{Needs, Profile, Variant, Workload, World};
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ pub(crate) struct Way<'w> {
     pub cost: Option<u64>,
     pub standing: Standing,
     /// What it adds to what its node draws, in milliwatts.
-    pub load: power::Load,
+    pub load: Load,
     /// Something that a reader should know.
     pub note: Option<String>,
     objective: Objective,
@@ -154,7 +154,7 @@ fn build_way<'w>(
         expected,
         cost: expected.cost(workload.objective, variant),
         standing: Standing::default(),
-        load: power::load_of_way(workload, known.map(|(_, profile)| profile), &expected),
+        load: load_of_way(workload, known.map(|(_, profile)| profile), &expected),
         note: support_notice(known, now),
         objective: workload.objective,
     }

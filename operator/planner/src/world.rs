@@ -93,7 +93,7 @@ pub struct Resources {
 }
 
 /// A node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -125,7 +125,7 @@ pub enum Liveness {
 }
 
 /// A device, as the node's agent reports it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     /// Its id on the node.
     pub id: String,
@@ -159,7 +159,7 @@ pub struct Draw {
 }
 
 /// A hardware profile.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// What kind of silicon it is.
     pub class: DeviceClass,
@@ -180,7 +180,7 @@ pub struct Profile {
 }
 
 /// A workload, with defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
     /// When it was made: older workloads choose first.
     pub created: Timestamp,
@@ -259,7 +259,7 @@ pub struct Declared {
 }
 
 /// One way to run a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     /// Its name.
     pub name: String,
@@ -289,7 +289,7 @@ pub enum Needs {
 }
 
 /// A pod that is not gone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
@@ -308,7 +308,7 @@ pub struct Pod {
 }
 
 /// What we know of a pod of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OwnedPod {
     /// The workload that it serves.
     pub workload: WorkloadKey,

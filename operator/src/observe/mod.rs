@@ -3,6 +3,7 @@
 
 pub mod pod;
 pub mod snapshot;
+mod spec;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};

@@ -352,3 +352,69 @@ fn e_what_serves_as_planned_by_figures_stays() {
         Ok(())
     });
 }
+
+// ---- N: planning what changed ----
+
+/// What must be the same however it was planned: what is known of rejected candidates is of the last
+/// time that they were looked at, and waking early does no harm.
+fn essence(plan: &Plan) -> Vec<String> {
+    let slots = plan.slots.iter().map(|slot| {
+        let code =
+            |reason: &Option<perwatt_planner::outcome::Reason>| reason.as_ref().map(|reason| reason.code);
+        format!(
+            "{} {} {:?} {:?} {:?} {:?} {} {} {:?}",
+            slot.workload,
+            slot.slot,
+            slot.target,
+            slot.serving,
+            code(&slot.degraded),
+            code(&slot.problem),
+            slot.offline,
+            slot.changing,
+            slot.best_variant
+        )
+    });
+    let mut changes: Vec<_> = plan
+        .changes
+        .iter()
+        .map(|change| match change {
+            Change::Create(pod) => format!("+{} {:?} {:?} {}", pod.name, pod.role, pod.assignment, pod.moved),
+            Change::Delete(pod) => format!("-{} {:?}", pod.name, pod.survivor),
+        })
+        .collect();
+    changes.sort();
+    slots.chain(changes).collect()
+}
+
+#[test]
+fn n_planning_what_changed_is_planning_everything() {
+    over_histories(|mut sim, events| {
+        let mut seen = sim.world.clone();
+        let mut last = sim.plan();
+        let step = |sim: &mut Sim, last: &mut Plan, seen: &mut World| -> Result<(), TestCaseError> {
+            let all = sim.plan();
+            let next = match perwatt_planner::Changed::between(seen, &sim.world) {
+                Some(changed) => perwatt_planner::replan(&sim.world, sim.now, std::mem::take(last), &changed),
+                None => sim.plan(),
+            };
+            prop_assert_eq!(essence(&next), essence(&all));
+            prop_assert_eq!(&next.sites, &all.sites);
+            let late =
+                next.wake_at.unwrap_or(jiff::Timestamp::MAX) > all.wake_at.unwrap_or(jiff::Timestamp::MAX);
+            prop_assert!(!late, "wakes at {:?}, not at {:?}", next.wake_at, all.wake_at);
+            *seen = sim.world.clone();
+            sim.apply(&next);
+            sim.tick();
+            *last = next;
+            Ok(())
+        };
+        for event in &events {
+            crate::history::disturb(&mut sim, event);
+            step(&mut sim, &mut last, &mut seen)?;
+        }
+        for _ in 0..20 {
+            step(&mut sim, &mut last, &mut seen)?;
+        }
+        Ok(())
+    });
+}

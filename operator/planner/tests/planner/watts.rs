@@ -377,3 +377,58 @@ fn workloads_of_higher_priority_choose_first() {
     };
     assert_eq!((of("late"), of("gate")), ("npu".to_owned(), "gpu".to_owned()));
 }
+
+/// `gate` serves on the only chip; `vip` of higher priority comes.
+fn contested(gate_has_cpu: bool) -> Sim {
+    let mut world = mixed([900_000, 700_000, 100_000]);
+    let gate = world.workloads.get_mut(&key("gate")).unwrap();
+    gate.variants.remove(1);
+    if !gate_has_cpu {
+        gate.variants.remove(0);
+    }
+    let mut sim = Sim::new(world);
+    sim.converge();
+    assert_eq!(served_by(&sim), on("npu", "edge-a"));
+    let vip = perwatt_planner::world::Workload {
+        priority: 10,
+        created: at(5),
+        variants: vec![
+            declared(on_cpu("cpu"), 900_000, 40),
+            declared(on_profile("npu", "chip"), 100_000, 8),
+        ],
+        ..sim.world.workloads[&key("gate")].clone()
+    };
+    sim.world.workloads.insert(key("vip"), vip);
+    sim
+}
+
+#[test]
+fn higher_priority_takes_a_device_and_the_loser_is_served_all_the_while() {
+    let mut sim = contested(true);
+    for _ in 0..60 {
+        let plan = sim.plan();
+        sim.apply(&plan);
+        sim.tick();
+        assert!(!served_by(&sim).is_empty(), "the loser has no gap");
+    }
+    assert_eq!(sim.converge().changes, []);
+    assert_eq!(served_by(&sim), on("cpu", "edge-a"));
+    assert_eq!(sim.ready(&key("vip"), SLOT), on("npu", "edge-a"));
+    assert_eq!(sim.slot(&key("gate"), SLOT).degraded, None);
+}
+
+#[test]
+fn a_workload_with_nothing_else_to_serve_from_keeps_its_device() {
+    let mut sim = contested(false);
+    sim.converge();
+    assert_eq!(served_by(&sim), on("npu", "edge-a"));
+    assert_eq!(sim.ready(&key("vip"), SLOT), on("cpu", "edge-a"));
+}
+
+#[test]
+fn equal_priority_takes_nothing() {
+    let mut sim = contested(true);
+    sim.world.workloads.get_mut(&key("vip")).unwrap().priority = 0;
+    sim.converge();
+    assert_eq!(served_by(&sim), on("npu", "edge-a"));
+}
