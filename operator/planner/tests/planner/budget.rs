@@ -83,8 +83,11 @@ fn a_fresh_measurement_stands_in_place_of_all_else() {
     sim.converge();
     assert_eq!(of_site(&sim.world).planned_milliwatts, 4_100 + 600);
     let now = sim.now;
-    let draw = |milliwatts, at| Some(Draw { milliwatts, at });
-    sim.world.nodes.get_mut("edge-a").unwrap().devices[0].draw = draw(2_000, now);
+    let draw = Some(Draw {
+        milliwatts: 2_000,
+        at: now,
+    });
+    sim.world.nodes.get_mut("edge-a").unwrap().devices[0].draw = draw;
     let planned = sim.plan().sites.remove(0).planned_milliwatts;
     assert!((4_000 + 1_800..=4_000 + 2_000).contains(&planned), "{planned}");
     sim.now += perwatt_planner::DRAW_FRESH;
