@@ -83,7 +83,7 @@ peers: tools
 
 # Only the main job needs a cluster. What else a figure compares with, it installs itself.
 .PHONY: bench
-bench: $(if $(filter runtime-% canary-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
+bench: $(if $(filter runtime-% planner-% agent-% canary-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
 .PHONY: soak

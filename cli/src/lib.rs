@@ -4,6 +4,7 @@
 
 pub mod explain;
 pub mod model;
+pub mod plan;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -25,12 +26,18 @@ pub enum Command {
     Model(model::ModelCommand),
     /// Says why a workload is served as it is: every candidate, and what ruled it out
     Explain(explain::ExplainArgs),
+    /// Says what would happen if a workload were applied, on the cluster or without one; changes nothing
+    Plan(plan::PlanArgs),
 }
 
 /// Runs the command; an error is one message on standard error.
 pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Explain(arguments) => explain::run(arguments)
+            .map(|text| print!("{text}"))
+            .map(|()| true)
+            .map_err(|error| (1, error.to_string())),
+        Command::Plan(arguments) => plan::run(arguments)
             .map(|text| print!("{text}"))
             .map(|()| true)
             .map_err(|error| (1, error.to_string())),

@@ -8,14 +8,18 @@ pub mod conditions;
 pub mod discovery;
 pub mod inventory;
 pub mod names;
+pub mod performance;
 pub mod profile;
 pub mod quantity;
 pub mod render;
 pub mod schema;
+pub mod site;
 pub mod workload;
+mod workload_status;
 
 pub use inventory::{DeviceInventory, DeviceInventoryStatus};
 pub use profile::{HardwareProfile, HardwareProfileSpec, HardwareProfileStatus};
+pub use site::{EdgeSite, EdgeSiteSpec, EdgeSiteStatus};
 pub use workload::{InferenceWorkload, InferenceWorkloadSpec, InferenceWorkloadStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -26,6 +30,7 @@ use kube::CustomResourceExt;
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         HardwareProfile::crd(),
+        EdgeSite::crd(),
         InferenceWorkload::crd(),
         DeviceInventory::crd(),
     ]

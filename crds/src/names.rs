@@ -29,6 +29,8 @@ pub const ANNOTATION_PROFILE: &str = "perwatt.dev/profile";
 pub const ANNOTATION_DECISION: &str = "perwatt.dev/decision";
 /// Pod annotation: the runtime's configuration, as the operator gave it.
 pub const ANNOTATION_DEGRADED: &str = "perwatt.dev/degraded";
+/// Pod annotation: `"true"` on a pod that was made to move its slot from where it was served; the move breaker counts them.
+pub const ANNOTATION_MOVE: &str = "perwatt.dev/move";
 
 /// `app.kubernetes.io/managed-by` on everything that the operator makes.
 pub const MANAGED_BY: &str = "perwatt-operator";

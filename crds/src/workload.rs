@@ -1,13 +1,16 @@
 //! `InferenceWorkload`: a model, the ways to run it, and where it must be served.
 
-use crate::profile::{DeviceClass, NodeLabels};
+use crate::performance::Performance;
+use crate::profile::{DeviceClass, NodeLabels, Precision};
 use crate::schema;
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use crate::workload_status::{InferenceWorkloadStatus, SlotProblem, WorkloadSummary};
 
 /// A model, its variants (together the fallback chain), and where it must be served.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,13 +38,14 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Degraded", type_ = "integer", json_path = ".status.degradedSlots", description = "Slots served by another variant than their planned best"),
     printcolumn(name = "P95", type_ = "string", json_path = ".status.summary.latencyP95", description = "Latency of an inference inside the runtime, 95th percentile"),
     printcolumn(name = "Energy", type_ = "string", json_path = ".status.summary.energy", description = "Energy per inference, with the source of the figure"),
+    printcolumn(name = "Watts", type_ = "string", json_path = ".status.summary.watts", description = "What the slots are expected to draw together, with the source of the figure"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.summary.status", description = "What is wrong, or Ready"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.replicas) || self.placement.mode == 'Replicas'").message("replicas belongs to placement.mode Replicas; mode PerNode serves on every chosen node: remove replicas"),
+    validation = Rule::new("!has(self.replicas) || self.placement.mode == 'Replicas'").message("replicas belongs to placement.mode Replicas; modes PerNode and PerSite serve on every chosen node or site: remove replicas"),
     validation = Rule::new("self.placement.locality == 'Any' || !self.variants.exists(v, has(v.remote))").message("placement.locality Node and Site keep data where it is: remove the variants with remote, or set locality: Any")
 )]
 pub struct InferenceWorkloadSpec {
@@ -54,6 +58,11 @@ pub struct InferenceWorkloadSpec {
     #[schemars(range(min = 0, max = 1000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// Requests a minute that a slot is expected to answer: what turns energy per inference into watts. Left out, the
+    /// order of variants decides. Changing it restarts nothing.
+    #[schemars(range(min = 0, max = 60_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_rate_per_minute: Option<u32>,
     /// Where the model must be served.
     #[serde(default)]
     pub placement: Placement,
@@ -108,6 +117,15 @@ pub struct Variant {
     /// Quality of the variant, where it differs from what `model.yaml` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// Latency and energy of the variant, where they are known before it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub performance: Option<Performance>,
+    /// The number format that the variant computes in, where known: it runs on no device whose profile lists others only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Memory of the device that the variant takes, where known: it runs on no device whose profile has less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
 }
 
 /// Which devices a variant can run on: profiles by name, or any of a class.
@@ -171,12 +189,20 @@ pub struct Quality {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// What a slot is: a replica, wherever it fits (Replicas), or each chosen node (PerNode).
+    /// What a slot is: a replica, wherever it fits (Replicas), each chosen node (PerNode), or each site that has a chosen
+    /// node (PerSite).
     #[serde(default)]
     pub mode: PlacementMode,
     /// Nodes that may serve; all nodes where it is left out.
     #[serde(default)]
     pub nodes: NodeLabels,
+    /// What makes one way to serve a slot better than another: fewest watts (Energy), least latency (Latency), most
+    /// accuracy (Quality), or the order of variants (Order). Ties, and missing figures, fall to the order of variants.
+    #[serde(default)]
+    pub objective: Objective,
+    /// The latency that a variant must keep. A variant whose latency is not known counts as quick enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyTarget>,
     /// How far the data of requests may travel. Node and Site forbid remote variants.
     #[serde(default)]
     pub locality: Locality,
@@ -195,6 +221,8 @@ impl Default for Placement {
         Self {
             mode: PlacementMode::default(),
             nodes: NodeLabels::default(),
+            objective: Objective::default(),
+            latency: None,
             locality: Locality::default(),
             on_gap: OnGap::default(),
             autonomy: default_autonomy(),
@@ -214,6 +242,44 @@ pub enum PlacementMode {
     Replicas,
     /// One slot on each chosen node.
     PerNode,
+    /// One slot on each site that has a chosen node, on any of its chosen nodes.
+    PerSite,
+}
+
+/// What makes one way to serve a slot better than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Objective {
+    /// Fewest expected watts.
+    #[default]
+    Energy,
+    /// Least latency.
+    Latency,
+    /// Most accuracy.
+    Quality,
+    /// The order in which the variants are listed.
+    Order,
+}
+
+impl Objective {
+    /// The name as the API writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Energy => "Energy",
+            Self::Latency => "Latency",
+            Self::Quality => "Quality",
+            Self::Order => "Order",
+        }
+    }
+}
+
+/// The latency that a variant must keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LatencyTarget {
+    /// Latency of an inference, 99th percentile, such as 10ms.
+    #[schemars(schema_with = "schema::duration")]
+    pub p99: Duration,
 }
 
 /// How far the data of requests may travel.
@@ -332,94 +398,6 @@ pub(crate) fn resources_schema(_: &mut schemars::SchemaGenerator) -> schemars::S
         "nullable": true,
         "properties": {"requests": amounts, "limits": amounts},
     })
-}
-
-/// What serves, where, how well, and what is wrong.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct InferenceWorkloadStatus {
-    /// The generation of the workload that this status speaks of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// Slots wanted.
-    #[serde(default)]
-    pub replicas: i32,
-    /// Slots that are served.
-    #[serde(default)]
-    pub ready_slots: i32,
-    /// Slots served by another variant than their planned best.
-    #[serde(default)]
-    pub degraded_slots: i32,
-    /// Slots on nodes that are silent; they are left alone and tolerated.
-    #[serde(default)]
-    pub offline_slots: i32,
-    /// Selector of the workload's pods, for the scale subresource.
-    #[schemars(length(max = 512))]
-    #[serde(default)]
-    pub selector: String,
-    /// The revision that the slots are to run: a hash of what runs.
-    #[schemars(length(max = 63))]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
-    /// The same in few words, for the columns of `kubectl get`.
-    #[serde(default)]
-    pub summary: WorkloadSummary,
-    /// Ready, Reconciling, Stalled, Degraded.
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
-    /// Slots that are not served by their planned best, the first 20.
-    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slot"]))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<SlotProblem>,
-}
-
-/// A workload in few words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkloadSummary {
-    /// Slots that are served and slots wanted, as `1/1`.
-    #[serde(default)]
-    pub ready: String,
-    /// The variants that answer now: `npu`, or `npu 3, cpu 1`.
-    #[serde(default)]
-    pub serving: String,
-    /// The profiles of the devices: `hailo-8`, or `-` on a CPU.
-    #[serde(default)]
-    pub device: String,
-    /// The nodes, the first few.
-    #[serde(default)]
-    pub node: String,
-    /// Latency of an inference, 95th percentile, in two digits.
-    #[serde(default, rename = "latencyP95")]
-    pub latency_p95: String,
-    /// Energy per inference in two digits, with the source of the figure.
-    #[serde(default)]
-    pub energy: String,
-    /// What is wrong in one word, or Ready.
-    #[serde(default)]
-    pub status: String,
-}
-
-/// A slot that is not served by its planned best, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SlotProblem {
-    /// The slot: a node's name, or `replica-0`.
-    #[schemars(length(max = 253))]
-    pub slot: String,
-    /// The node that serves the slot now, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The variant that serves the slot now, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-    /// Why, in one word.
-    #[schemars(length(max = 64))]
-    pub reason: String,
-    /// What happened, to what, what was tried, what to do.
-    #[schemars(length(max = 1024))]
-    pub message: String,
 }
 
 impl InferenceWorkload {

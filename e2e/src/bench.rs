@@ -1,5 +1,5 @@
-//! Figures, written as JSON: of the main job on the real cluster, of the runtime beside its peers, and of verdicts on
-//! simulated rollouts.
+//! Figures, written as JSON: of the main job on the real cluster, of the planner alone, of the runtime beside its peers,
+//! and of verdicts on simulated rollouts.
 //!
 //! A module for each figure; what they share is [`figure`] (how one is kept), [`wire`] (how the runtime and its peer
 //! are asked), [`server`] (the two as processes) and [`install`] (what a peer needs). `docs/benchmarks.md` says what
@@ -19,6 +19,7 @@ mod load;
 mod main_job;
 mod onnx;
 mod overhead;
+mod planner;
 mod server;
 mod spiking;
 mod throughput;
@@ -32,8 +33,10 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "main-job",
+    "planner-scale",
+    "planner-quality",
     "runtime-overhead",
     "runtime-throughput",
     "runtime-footprint",
@@ -73,6 +76,8 @@ pub async fn soak() -> Result<()> {
 async fn measure(name: &str) -> Result<Vec<Figure>> {
     match name {
         "main-job" => main_job::measure().await,
+        "planner-scale" => planner::scale::measure(),
+        "planner-quality" => planner::quality::measure(),
         "runtime-overhead" => overhead::measure(),
         "runtime-throughput" => throughput::measure(),
         "runtime-footprint" => footprint::measure(),

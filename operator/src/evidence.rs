@@ -88,6 +88,9 @@ pub struct VariantReport {
 pub struct Latency {
     /// 95th percentile.
     pub p95: f64,
+    /// 99th percentile; nothing where the runtime does not say.
+    #[serde(default)]
+    pub p99: Option<f64>,
     /// Inferences counted.
     #[serde(default)]
     pub count: u64,

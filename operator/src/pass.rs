@@ -67,11 +67,12 @@ impl Pass {
     /// Runs one pass; returns when the next is due if nothing happens before.
     pub async fn run(&mut self) -> Duration {
         let began = Instant::now();
-        let snapshot = Snapshot::of(
+        let mut snapshot = Snapshot::of(
             Objects::from(&self.stores),
             &self.settings.runtime_image,
             &self.evidence,
         );
+        snapshot.world.breaker = self.settings.breaker();
         let planning = Instant::now();
         let now = Timestamp::now();
         let plan = plan(&snapshot.world, now);
@@ -195,7 +196,8 @@ impl Pass {
             due = due.min(self.write_status(key, &facts, now).await);
         }
         self.forget(snapshot);
-        due.min(self.write_profiles(snapshot).await)
+        let profiles = self.write_profiles(snapshot).await;
+        due.min(profiles).min(self.write_sites(snapshot, plan, now).await)
     }
 
     async fn write_status(&mut self, key: &WorkloadKey, facts: &Facts<'_>, now: Timestamp) -> Duration {
@@ -239,6 +241,26 @@ impl Pass {
                 }
                 Err(error) => {
                     tracing::warn!(profile = %name, %error, "a status could not be written, trying again");
+                    due = RETRY_LATER;
+                }
+            }
+        }
+        due
+    }
+
+    async fn write_sites(&self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Duration {
+        let mut due = NOTHING_DUE;
+        for (name, status) in report::site::compute(snapshot, plan, now) {
+            let known = snapshot.sites.get(&name).and_then(|site| site.status.as_ref());
+            if known == Some(&status) {
+                continue;
+            }
+            match report::write_site(&self.client, &name, &status).await {
+                Ok(()) => {
+                    self.metrics.status_writes.inc();
+                }
+                Err(error) => {
+                    tracing::warn!(site = %name, %error, "a status could not be written, trying again");
                     due = RETRY_LATER;
                 }
             }

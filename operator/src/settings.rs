@@ -1,6 +1,7 @@
 //! What the operator is told at start.
 
 use clap::{Args, Parser, Subcommand};
+use perwatt_planner::world::Breaker;
 use std::net::SocketAddr;
 
 /// The Perwatt operator: places models on devices, and keeps them served.
@@ -40,4 +41,29 @@ pub struct Settings {
     /// How often runtimes are asked for latency, energy and active variant.
     #[arg(long, env = "PERWATT_EVIDENCE_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub evidence_interval: std::time::Duration,
+    /// More moves than this within the window hold what is served where it is.
+    #[arg(long, env = "PERWATT_MOVE_LIMIT", default_value_t = 100)]
+    pub move_limit: u32,
+    /// The same, in moves for each hundred slots; 10 moves always may be.
+    #[arg(long, env = "PERWATT_MOVE_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub move_percent: u32,
+    /// How far back moves are counted.
+    #[arg(long, env = "PERWATT_MOVE_WINDOW", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub move_window: std::time::Duration,
+    /// Moves before this time are not counted: a person looked, and lets them go on (RFC 3339).
+    #[arg(long, env = "PERWATT_MOVE_RESET")]
+    pub move_reset: Option<jiff::Timestamp>,
+}
+
+impl Settings {
+    /// When moves are held.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        Breaker {
+            moves: self.move_limit,
+            percent: self.move_percent,
+            window: self.move_window,
+            reset_at: self.move_reset,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What one question to every node found, kept up to date as nodes are booked.
 
-use crate::check::{Score, Verdict};
+use crate::check::{Reject, Score, Verdict};
 use crate::index::NodeId;
 use crate::outcome::ReasonCode;
 use crate::survey::{Closeness, Finding, Group, NAMED_NODES, closeness, until};
@@ -77,11 +77,40 @@ impl Board {
         self.verdicts[node] = Some(after);
     }
 
-    /// What was found on nodes other than a slot's own.
-    pub fn report(&self, own: &[NodeId], finding: &mut Finding, rejected: &mut BTreeMap<Closeness, Group>) {
+    /// Nodes that will do, best first.
+    pub fn feasible(&self) -> impl Iterator<Item = NodeId> {
+        self.feasible.iter().map(|(_, node)| *node)
+    }
+
+    /// What was found on nodes other than a slot's own. `refuse` says what the site of a node
+    /// holds against it.
+    pub fn report(
+        &self,
+        own: &[NodeId],
+        finding: &mut Finding,
+        rejected: &mut BTreeMap<Closeness, Group>,
+        refuse: impl Fn(NodeId) -> Option<Reject>,
+    ) {
         let others = |node: &NodeId| !own.contains(node);
-        finding.feasible = self.feasible.iter().map(|(_, node)| *node).find(others);
-        finding.possible = self.possible.iter().copied().find(others);
+        let mut refused: Option<Group> = None;
+        for node in self.feasible().filter(others) {
+            let Some(reject) = refuse(node) else {
+                finding.feasible = Some(node);
+                break;
+            };
+            let group = refused.get_or_insert_with(|| Group::empty(reject.code()));
+            group.count += 1;
+            if group.first.len() < NAMED_NODES {
+                group.first.push((node, reject));
+            }
+        }
+        if let Some(group) = refused.filter(|_| finding.feasible.is_none())
+            && let Some((_, reject)) = group.first.first()
+        {
+            rejected.insert(closeness(*reject), group);
+        }
+        let possible = self.possible.iter().copied().filter(others);
+        finding.possible = possible.into_iter().find(|node| refuse(*node).is_none());
         for (closeness, nodes) in &self.rejected {
             let count = nodes.len() - own.iter().filter(|node| nodes.contains(node)).count();
             if count == 0 {

@@ -3,10 +3,11 @@
 use crate::index::{Index, NodeId};
 use crate::ledger::{Amounts, Demand, Ledger, Release};
 use crate::outcome::ReasonCode;
+use crate::power::Exceeded;
 use crate::ways::Way;
-use crate::world::{Liveness, WorkloadKey};
+use crate::world::{Device, Liveness, WorkloadKey};
 use jiff::Timestamp;
-use perwatt_crds::inventory::DeviceHealth;
+use perwatt_crds::inventory::{DeviceHealth, TemperatureBand};
 use std::time::Duration;
 
 /// What a check may look at.
@@ -31,6 +32,8 @@ pub(crate) struct Ask<'a, 'w> {
     /// The slot is served, and holds a device there: it can wait until the kubelet offers one
     /// again. An agent that restarts is no reason to go elsewhere.
     pub can_wait: bool,
+    /// Keep to the power budgets: of where a slot ends, not of what it passes on the way.
+    pub watts: bool,
 }
 
 /// What a check found.
@@ -59,6 +62,9 @@ pub(crate) enum Reject {
     Busy { devices: i64, requested: i64 },
     NotOffered { offered: i64, requested: i64 },
     Unhealthy,
+    Refused,
+    Hot,
+    Power(Exceeded),
     Recovering { since: Timestamp, until: Timestamp },
 }
 
@@ -80,6 +86,10 @@ impl Reject {
             Self::Full { .. } => ReasonCode::NodeFull,
             Self::Busy { .. } => ReasonCode::DeviceBusy,
             Self::NotOffered { .. } | Self::Unhealthy => ReasonCode::DeviceUnhealthy,
+            Self::Refused => ReasonCode::FirmwareRefused,
+            Self::Hot => ReasonCode::ThermalHeadroom,
+            Self::Power(exceeded) if exceeded.of_site => ReasonCode::SitePowerBudget,
+            Self::Power(_) => ReasonCode::NodePowerBudget,
             Self::Recovering { .. } => ReasonCode::DeviceRecovering,
         }
     }
@@ -103,22 +113,29 @@ pub(crate) fn check(scene: Scene<'_, '_>, node: NodeId, way: &Way<'_>, ask: Ask<
     if let Some(reject) = check_node(scene, node).or_else(|| check_room(scene, node, ask)) {
         return no(reject);
     }
-    let Some(devices) = devices else {
+    let rejected = devices.as_ref().and_then(|devices| devices.check(scene.now, ask));
+    if let Some(reject) = rejected {
         return Verdict {
-            outcome: Ok(scene.score(node, 0)),
-            possible: true,
-        };
-    };
-    match devices.check(scene.now, ask) {
-        None => Verdict {
-            outcome: Ok(scene.score(node, devices.free)),
-            possible: true,
-        },
-        Some(reject) => Verdict {
             outcome: Err(reject),
-            possible: devices.would_be_free,
-        },
+            possible: devices.is_some_and(|devices| devices.would_be_free),
+        };
     }
+    if let Some(exceeded) = check_power(scene, node, ask) {
+        return no(Reject::Power(exceeded));
+    }
+    Verdict {
+        outcome: Ok(scene.score(node, devices.map_or(0, |devices| devices.free))),
+        possible: true,
+    }
+}
+
+/// Whether the node's own budget is kept; the site's is the survey's to keep, for it changes with
+/// every booking on any of its nodes.
+fn check_power(scene: Scene<'_, '_>, node: NodeId, ask: Ask<'_, '_>) -> Option<Exceeded> {
+    let meter = &scene.ledger.meter;
+    (ask.watts && meter.is_on())
+        .then(|| meter.check_node(node, ask.demand.milliwatts, ask.release.milliwatts))
+        .flatten()
 }
 
 impl Scene<'_, '_> {
@@ -174,6 +191,8 @@ struct Devices {
     gives_back: bool,
     /// Since when there has been a healthy one for this slot, counting the others' out.
     healthy_since: Option<Timestamp>,
+    /// One that would do but for what is held against new pods on it.
+    refused: Option<Reject>,
 }
 
 impl Devices {
@@ -186,6 +205,7 @@ impl Devices {
             usable,
             held_by_slot,
             mut healthy,
+            refused,
         } = listed_devices(scene, node, way, released > 0, ask.slot);
         let wished = if ask.respect_wishes { row.wished } else { 0 };
         let others = row.requested - released;
@@ -216,6 +236,7 @@ impl Devices {
             would_be_free: !external && listed - taken >= 1,
             gives_back: released > 0,
             healthy_since: healthy.get(unnamed).copied(),
+            refused,
         }
     }
 
@@ -230,7 +251,7 @@ impl Devices {
             });
         }
         let Some(since) = self.healthy_since else {
-            return Some(Reject::Unhealthy);
+            return Some(self.refused.unwrap_or(Reject::Unhealthy));
         };
         if self.free < 1 && !(ask.can_wait && self.gives_back && self.offered < self.usable) {
             return Some(Reject::NotOffered {
@@ -274,6 +295,8 @@ struct Listed {
     held_by_slot: i64,
     /// Since when those that the slot could get have been healthy.
     healthy: Vec<Timestamp>,
+    /// Why the first of the healthy others gets nothing new.
+    refused: Option<Reject>,
 }
 
 fn listed_devices(
@@ -301,8 +324,21 @@ fn listed_devices(
         found.held_by_slot += i64::from(is_own);
         let available = holder.is_none() || (is_own && gives_back);
         if available && device.health == DeviceHealth::Healthy {
-            found.healthy.push(device.health_since);
+            match check_device(device) {
+                None => found.healthy.push(device.health_since),
+                Some(reject) => found.refused = found.refused.or(Some(reject)),
+            }
         }
     }
     found
+}
+
+/// What is held against new pods on a healthy device.
+fn check_device(device: &Device) -> Option<Reject> {
+    if device.firmware_refused.is_some() {
+        return Some(Reject::Refused);
+    }
+    let near = |band| band >= TemperatureBand::NearThrottle;
+    let hot = device.throttling_since.is_some() || device.temperature.is_some_and(near);
+    hot.then_some(Reject::Hot)
 }

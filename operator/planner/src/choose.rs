@@ -5,10 +5,10 @@ use crate::device::is_device_dead;
 use crate::explain;
 use crate::index::NodeId;
 use crate::keep::Kept;
-use crate::outcome::{Candidate, Reason};
+use crate::outcome::{Candidate, Reason, ReasonCode};
 use crate::slot::Slot;
 use crate::survey::{Finding, Survey, Terms};
-use crate::ways::Way;
+use crate::ways::{Way, place_of};
 use jiff::Timestamp;
 
 /// What was chosen for a slot.
@@ -29,6 +29,8 @@ pub(crate) struct Choice {
     pub candidates: Vec<Candidate>,
     /// It took a device that others wait for, having nothing else.
     pub ignored_wishes: bool,
+    /// What is made for it moves the slot from where it is served.
+    pub is_move: bool,
 }
 
 /// How to choose.
@@ -75,7 +77,7 @@ pub(crate) fn choose<'w>(
 }
 
 /// Chooses by the given rules: the first way, best first, that some node can serve. A kept pod
-/// gives way only to a better variant.
+/// gives way only to a way that gains enough.
 pub(crate) fn choose_by<'w>(
     scene: Scene<'_, 'w>,
     slot: &Slot<'w>,
@@ -84,7 +86,6 @@ pub(crate) fn choose_by<'w>(
     kept: Option<Kept<'w>>,
     rules: Rules,
 ) -> Choice {
-    let kept_rank = kept.map(|kept| ways[kept.place].rank);
     let mut choice = Choice::default();
     for (place, way) in ways.iter().enumerate() {
         if let Some(kept) = kept.filter(|kept| kept.place == place && choice.target.is_none()) {
@@ -93,13 +94,17 @@ pub(crate) fn choose_by<'w>(
             choice
                 .candidates
                 .push(explain::candidate(way, None, Some(reason.clone())));
-        } else if choice.target.is_some() || kept_rank.is_some_and(|rank| rank <= way.rank) {
+        } else if choice.target.is_some() {
             choice.candidates.push(explain::candidate(way, None, None));
+        } else if let Some(kept) = kept.filter(|kept| !gives_way(kept, way, ways)) {
+            let reason = gain_too_small(way, &ways[kept.place]);
+            choice.candidates.push(explain::candidate(way, None, reason));
         } else {
             let terms = Terms {
                 stable: must_be_stable(scene, slot, ways, way),
                 respect_wishes: rules.respect_wishes,
                 release_own: rules.release_own,
+                watts: true,
             };
             let finding = survey.find(scene, slot, ways, place, terms);
             choice.consider(place, &finding, scene, way);
@@ -109,7 +114,43 @@ pub(crate) fn choose_by<'w>(
     choice
 }
 
+/// Whether a kept pod gives way to a way: one that gains enough; a bridge, which nobody chose, to any
+/// that is better at all.
+fn gives_way(kept: &Kept<'_>, way: &Way<'_>, ways: &[Way<'_>]) -> bool {
+    let present = &ways[kept.place];
+    way.beats(present) || (kept.own.is_bridge() && way.standing < present.standing)
+}
+
+/// That a way is better than what serves, by too little; none where the order of variants decides.
+fn gain_too_small(way: &Way<'_>, present: &Way<'_>) -> Option<Reason> {
+    let (cost, of_present) = way.both_costs(present)?;
+    (cost < of_present).then(|| Reason {
+        code: ReasonCode::GainTooSmall,
+        message: format!(
+            "better than {} by {} in a thousand: too little for a move",
+            present.label(),
+            (u128::from(of_present - cost) * 1000) / u128::from(of_present.max(1))
+        ),
+    })
+}
+
 impl Choice {
+    /// The slot stays with a pod, whatever would be better.
+    pub fn hold(&mut self, kept: Kept<'_>, reason: Reason) {
+        self.target = Some((kept.place, kept.node));
+        self.is_move = false;
+        for (place, candidate) in self.candidates.iter_mut().enumerate() {
+            if candidate.chosen {
+                candidate.rejected = Some(reason.clone());
+            }
+            candidate.chosen = place == kept.place;
+        }
+        if let Some(candidate) = self.candidates.get_mut(kept.place) {
+            candidate.rejected = None;
+        }
+        self.behind_best = Some(reason);
+    }
+
     fn take(&mut self, place: usize, node: NodeId, scene: Scene<'_, '_>, way: &Way<'_>) {
         self.target = Some((place, node));
         let candidate = explain::candidate(way, Some(scene.index.name(node)), None);
@@ -143,11 +184,12 @@ impl Choice {
 /// nothing serves takes what there is at once; a pod whose device is dead serves from a stand-in.
 fn must_be_stable(scene: Scene<'_, '_>, slot: &Slot<'_>, ways: &[Way<'_>], way: &Way<'_>) -> bool {
     let serves_as_well = |variant: &str, profile: Option<&str>| {
-        let rank = ways
-            .iter()
-            .find(|way| way.variant.name == variant)
-            .map(|way| way.rank);
-        rank.is_some_and(|rank| rank <= way.rank) || (profile.is_some() && profile == way.profile_name)
+        let same = || ways.iter().find(|way| way.variant.name == variant);
+        let present = place_of(ways, variant, profile)
+            .map(|place| &ways[place])
+            .or_else(same);
+        present.is_some_and(|present| present.standing <= way.standing)
+            || (profile.is_some() && profile == way.profile_name)
     };
     let mut ready = slot.ready().peekable();
     ready.peek().is_some()

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// nobody claims died on its node.
 pub const SILENT_START_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a device may throttle before its pods are served elsewhere.
+pub const THROTTLING_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What is known of the device under a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -28,22 +31,45 @@ enum Verdict {
 
 /// Whether the device under a pod must not be used.
 pub(crate) fn is_device_dead(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>, now: Timestamp) -> bool {
-    match determine(index, slot, own) {
+    match determine(index, slot, own, now) {
         Verdict::Fine => false,
         Verdict::Dead => true,
         Verdict::Suspect { until } => until <= now,
     }
 }
 
-/// When the device under a pod counts as dead unless the pod is ready.
-pub(crate) fn suspicion_end(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> Option<Timestamp> {
-    match determine(index, slot, own) {
+/// When the device under a pod counts as dead: unless the pod is ready by then, or the device
+/// throttles no more.
+pub(crate) fn suspicion_end(
+    index: &Index<'_>,
+    slot: &Slot<'_>,
+    own: &OwnPod<'_>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let throttling = devices_of(index, own)
+        .into_iter()
+        .filter_map(throttling_end)
+        .filter(|end| *end > now)
+        .min();
+    match determine(index, slot, own, now) {
         Verdict::Suspect { until } => Some(until),
-        Verdict::Fine | Verdict::Dead => None,
+        Verdict::Fine | Verdict::Dead => throttling,
     }
 }
 
-fn determine(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>) -> Verdict {
+fn throttling_end(device: &Device) -> Option<Timestamp> {
+    let since = device.throttling_since?;
+    Some(
+        since
+            .saturating_add(THROTTLING_PATIENCE)
+            .unwrap_or(Timestamp::MAX),
+    )
+}
+
+fn determine(index: &Index<'_>, slot: &Slot<'_>, own: &OwnPod<'_>, now: Timestamp) -> Verdict {
+    let is_unhealthy = |device: &&Device| {
+        device.health == DeviceHealth::Unhealthy || throttling_end(device).is_some_and(|end| end <= now)
+    };
     let devices = devices_of(index, own);
     let is_own = |device: &&Device| {
         device
@@ -93,7 +119,9 @@ fn shows_it(slot: &Slot<'_>, own: &OwnPod<'_>) -> bool {
 /// was made is given some time.
 fn determine_unclaimed(devices: &[&Device], own: &OwnPod<'_>) -> Verdict {
     let may_be_under = |device: &&&Device| {
-        is_unhealthy(device) && device.held_by.is_none() && device.health_since > own.owned.created
+        device.health == DeviceHealth::Unhealthy
+            && device.held_by.is_none()
+            && device.health_since > own.owned.created
     };
     let last = devices
         .iter()
@@ -108,10 +136,6 @@ fn determine_unclaimed(devices: &[&Device], own: &OwnPod<'_>) -> Verdict {
         },
         None => Verdict::Fine,
     }
-}
-
-fn is_unhealthy(device: &&Device) -> bool {
-    device.health == DeviceHealth::Unhealthy
 }
 
 /// The devices of a pod's profile on its node, as the node's agent reports them.

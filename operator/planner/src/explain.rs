@@ -4,6 +4,7 @@ use crate::check::{Lack, Reject, Scene};
 use crate::choose::Choice;
 use crate::index::NodeId;
 use crate::outcome::{Candidate, Reason, ReasonCode};
+use crate::power::Exceeded;
 use crate::slot::Slot;
 use crate::survey::{Finding, Group};
 use crate::ways::Way;
@@ -21,6 +22,8 @@ pub(crate) fn candidate(way: &Way<'_>, node: Option<&str>, rejected: Option<Reas
         node: node.map(str::to_owned),
         rejected,
         chosen: false,
+        expected: way.expected,
+        note: way.note.clone(),
     }
 }
 
@@ -77,12 +80,22 @@ fn describe_group(scene: Scene<'_, '_>, way: &Way<'_>, group: &Group) -> String 
         ReasonCode::DeviceBusy => "device busy",
         ReasonCode::DeviceUnhealthy => "device not usable",
         ReasonCode::DeviceRecovering => "device recovering",
+        ReasonCode::FirmwareRefused => "firmware or driver not allowed",
+        ReasonCode::ThermalHeadroom => "device too hot",
+        ReasonCode::NodePowerBudget => "over the node's power budget",
+        ReasonCode::SitePowerBudget => "over the site's power budget",
         other => other.as_str(),
     };
     let mut text = format!("{} nodes: {what} ({}{more})", group.count, names.join(", "));
     if let (
         Some((node, reject)),
-        ReasonCode::NodeFull | ReasonCode::DeviceUnhealthy | ReasonCode::DeviceRecovering,
+        ReasonCode::NodeFull
+        | ReasonCode::DeviceUnhealthy
+        | ReasonCode::DeviceRecovering
+        | ReasonCode::FirmwareRefused
+        | ReasonCode::ThermalHeadroom
+        | ReasonCode::NodePowerBudget
+        | ReasonCode::SitePowerBudget,
     ) = (group.first.first(), group.code)
     {
         text.push_str(&format!(", such as: {}", describe(scene, way, *node, *reject)));
@@ -122,6 +135,9 @@ fn describe(scene: Scene<'_, '_>, way: &Way<'_>, id: NodeId, reject: Reject) -> 
             "the kubelet on {node} offers {offered} {resource}, {requested} requested, though a device is there"
         ),
         Reject::Unhealthy => describe_unhealthy(scene, profile, id),
+        Reject::Refused => describe_refused(scene, profile, id),
+        Reject::Hot => describe_hot(scene, profile, id),
+        Reject::Power(exceeded) => describe_power(scene, id, exceeded),
         Reject::Recovering { since, until } => format!(
             "{profile} on {node} is healthy again since {}, trusted from {}",
             time(since),
@@ -148,6 +164,52 @@ fn describe_unhealthy(scene: Scene<'_, '_>, profile: &str, id: NodeId) -> String
         format!(": {}", device.health_message)
     };
     format!("{} on {node} is {}{more}{why}", device.id, device.health.as_str())
+}
+
+fn describe_refused(scene: Scene<'_, '_>, profile: &str, id: NodeId) -> String {
+    let devices = scene.index.node(id).devices.iter();
+    let mut refused = devices.filter(|device| device.profile == profile);
+    let found = refused.find_map(|device| Some((&device.id, device.firmware_refused.as_ref()?)));
+    match found {
+        Some((device, why)) => format!("{device} on {}: {why}", scene.index.name(id)),
+        None => format!(
+            "the firmware of {profile} on {} may not be used",
+            scene.index.name(id)
+        ),
+    }
+}
+
+fn describe_hot(scene: Scene<'_, '_>, profile: &str, id: NodeId) -> String {
+    let node = scene.index.name(id);
+    let devices = scene.index.node(id).devices.iter();
+    let mut hot = devices.filter(|device| device.profile == profile);
+    let found = hot.find(|device| device.temperature.is_some() || device.throttling_since.is_some());
+    match found.map(|device| (&device.id, device.throttling_since)) {
+        Some((device, Some(since))) => format!("{device} on {node} throttles since {}", time(since)),
+        Some((device, None)) => format!("{device} on {node} is near its throttling: it keeps what it serves"),
+        None => format!("{profile} on {node} is near its throttling"),
+    }
+}
+
+fn describe_power(scene: Scene<'_, '_>, id: NodeId, exceeded: Exceeded) -> String {
+    let node = scene.index.name(id);
+    let Exceeded {
+        of_site,
+        adds,
+        drawn,
+        budget,
+    } = exceeded;
+    let site = scene
+        .index
+        .sites
+        .of(id)
+        .map_or("", |site| scene.index.sites.all[site].0);
+    let (what, field) = if of_site {
+        (format!("site {site}"), "siteMilliwatts")
+    } else {
+        (node.to_owned(), "nodeMilliwatts")
+    };
+    format!("adds {adds} mW to the {drawn} mW of {what}, whose {field} is {budget}")
 }
 
 /// Time to the second.

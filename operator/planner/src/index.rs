@@ -1,6 +1,12 @@
-//! The world, indexed once for a pass: nodes by number, our pods by workload and slot.
+//! The world, indexed once for a pass: nodes by number, our pods by workload and slot, the ways of
+//! every workload, the site of every node.
 
+use crate::load::{Load, load_of_pod};
+use crate::site::Sites;
+use crate::ways::{Way, build_ways};
 use crate::world::{Node, OwnedPod, Pod, PodState, Role, WorkloadKey, World};
+use jiff::Timestamp;
+use perwatt_crds::workload::PlacementMode;
 use std::collections::BTreeMap;
 
 /// A node's place in the order of names.
@@ -12,6 +18,8 @@ pub(crate) struct OwnPod<'w> {
     pub pod: &'w Pod,
     pub owned: &'w OwnedPod,
     pub node: Option<NodeId>,
+    /// What it adds to what its node draws; nothing where no site is declared.
+    pub load: Load,
 }
 
 impl OwnPod<'_> {
@@ -37,12 +45,17 @@ impl OwnPod<'_> {
 pub(crate) struct Index<'w> {
     pub world: &'w World,
     pub nodes: Vec<(&'w str, &'w Node)>,
+    /// The sites, where anybody asks for them.
+    pub sites: Sites<'w>,
     ids: BTreeMap<&'w str, NodeId>,
+    /// The node of every pod of the world, in its order.
+    pub pod_nodes: Vec<Option<NodeId>>,
     pods: BTreeMap<&'w WorkloadKey, BTreeMap<&'w str, Vec<OwnPod<'w>>>>,
+    ways: BTreeMap<&'w WorkloadKey, Vec<Way<'w>>>,
 }
 
 impl<'w> Index<'w> {
-    pub fn new(world: &'w World) -> Self {
+    pub fn new(world: &'w World, now: Timestamp) -> Self {
         let nodes: Vec<_> = world
             .nodes
             .iter()
@@ -54,25 +67,70 @@ impl<'w> Index<'w> {
             .map(|(id, (name, _))| (*name, id))
             .collect();
         let mut pods: BTreeMap<&WorkloadKey, BTreeMap<&str, Vec<OwnPod>>> = BTreeMap::new();
-        for pod in &world.pods {
-            let Some(owned) = &pod.owned else { continue };
-            let node = pod.node.as_deref().and_then(|name| ids.get(name).copied());
+        let node_of = |pod: &Pod| pod.node.as_deref().and_then(|name| ids.get(name).copied());
+        let pod_nodes: Vec<_> = world.pods.iter().map(node_of).collect();
+        for (pod, node) in world.pods.iter().zip(&pod_nodes) {
+            let (Some(owned), node) = (&pod.owned, *node) else {
+                continue;
+            };
             let slots = pods.entry(&owned.workload).or_default();
-            slots
-                .entry(&owned.slot)
-                .or_default()
-                .push(OwnPod { pod, owned, node });
+            slots.entry(&owned.slot).or_default().push(OwnPod {
+                pod,
+                owned,
+                node,
+                load: Load::default(),
+            });
         }
         // The order in which a watch delivered them must not matter.
         for found in pods.values_mut().flat_map(BTreeMap::values_mut) {
             found.sort_by_key(|own| (own.owned.created, own.name().to_owned()));
         }
-        Self {
+        let ways = world.workloads.iter();
+        let ways = ways.map(|(key, workload)| (key, build_ways(world, workload, now)));
+        let mut index = Self {
             world,
+            sites: Sites::default(),
             nodes,
             ids,
+            pod_nodes,
             pods,
+            ways: ways.collect(),
+        };
+        let mut modes = world.workloads.values().map(|workload| workload.mode);
+        if index.is_metered() || modes.any(|mode| mode == PlacementMode::PerSite) {
+            index.sites = Sites::find(world, &index.nodes);
         }
+        if index.is_metered() {
+            index.weigh(now);
+        }
+        index
+    }
+
+    /// Notes what each of our pods adds to what its node draws.
+    fn weigh(&mut self, now: Timestamp) {
+        let mut pods = std::mem::take(&mut self.pods);
+        for own in pods.values_mut().flat_map(BTreeMap::values_mut).flatten() {
+            own.load = load_of_pod(self, own, now);
+        }
+        self.pods = pods;
+    }
+
+    /// Whether anybody asks what nodes and sites draw.
+    pub fn is_metered(&self) -> bool {
+        !self.world.sites.is_empty()
+    }
+
+    /// The ways to serve a workload, best first.
+    pub fn ways(&self, workload: &WorkloadKey) -> &[Way<'w>] {
+        self.ways.get(workload).map_or(&[], Vec::as_slice)
+    }
+
+    /// The pods of every slot that has some.
+    pub fn all_slots(&self) -> impl Iterator<Item = &[OwnPod<'w>]> {
+        self.pods
+            .values()
+            .flat_map(|slots| slots.values())
+            .map(Vec::as_slice)
     }
 
     pub fn id(&self, node: &str) -> Option<NodeId> {

@@ -5,7 +5,9 @@
 //! sits on one, so free can be negative.
 
 use crate::index::{Index, NodeId, OwnPod};
+use crate::power::Meter;
 use crate::world::{Node, Pod, Resources};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// CPU, memory and pod places.
@@ -68,13 +70,19 @@ pub(crate) struct Extended {
 pub(crate) struct Release<'w> {
     pub amounts: Amounts,
     pub extended: Vec<(&'w str, i64)>,
+    pub milliwatts: i64,
 }
 
 impl<'w> Release<'w> {
     /// What these pods give back on one node.
-    pub fn of(pods: impl Iterator<Item = &'w Pod>) -> Self {
+    pub fn of<'a>(pods: impl Iterator<Item = &'a OwnPod<'w>>) -> Self
+    where
+        'w: 'a,
+    {
         let mut release = Self::default();
-        for pod in pods.filter(|pod| pod.holds_resources) {
+        for own in pods.filter(|own| own.pod.holds_resources) {
+            let pod = own.pod;
+            release.milliwatts = release.milliwatts.saturating_add(own.load.milliwatts);
             release.amounts = release.amounts.plus(pod_amounts(pod));
             release.extended.extend(
                 pod.requests
@@ -100,17 +108,27 @@ impl<'w> Release<'w> {
 pub(crate) struct Demand<'w> {
     pub amounts: Amounts,
     pub resource: Option<&'w str>,
+    pub milliwatts: i64,
 }
 
 impl<'w> Demand<'w> {
     /// What a pod of a workload with these requests asks for, with what runs beside the runtime.
-    pub fn new(requests: &Resources, beside: Option<&Resources>, resource: Option<&'w str>) -> Self {
+    pub fn new(
+        requests: &Resources,
+        beside: Option<&Resources>,
+        resource: Option<&'w str>,
+        milliwatts: i64,
+    ) -> Self {
         let beside = beside.map(Amounts::of).unwrap_or_default();
         let amounts = Amounts {
             pods: 1,
             ..Amounts::of(requests).plus(beside)
         };
-        Self { amounts, resource }
+        Self {
+            amounts,
+            resource,
+            milliwatts,
+        }
     }
 }
 
@@ -125,20 +143,17 @@ struct Row<'w> {
 /// Free amounts of every node.
 pub(crate) struct Ledger<'w> {
     rows: Vec<Row<'w>>,
+    /// What nodes and sites draw.
+    pub meter: Meter,
     /// Nodes in the order in which they were booked, so that a survey can catch up.
     pub touched: Vec<NodeId>,
 }
 
 impl<'w> Ledger<'w> {
-    pub fn new(index: &Index<'w>) -> Self {
+    pub fn new(index: &Index<'w>, now: Timestamp) -> Self {
         let mut rows: Vec<_> = index.nodes.iter().map(|(_, node)| Row::new(node)).collect();
-        for pod in index.world.pods.iter().filter(|pod| pod.holds_resources) {
-            let Some(row) = pod
-                .node
-                .as_deref()
-                .and_then(|name| index.id(name))
-                .map(|id| &mut rows[id])
-            else {
+        for (pod, node) in index.world.pods.iter().zip(&index.pod_nodes) {
+            let Some(row) = node.filter(|_| pod.holds_resources).map(|id| &mut rows[id]) else {
                 continue;
             };
             row.free = row.free.minus(pod_amounts(pod));
@@ -151,6 +166,7 @@ impl<'w> Ledger<'w> {
         }
         Self {
             rows,
+            meter: Meter::new(index, now),
             touched: Vec::new(),
         }
     }
@@ -165,6 +181,15 @@ impl<'w> Ledger<'w> {
             .get(resource)
             .copied()
             .unwrap_or_default()
+    }
+
+    /// Devices of each resource that are offered and that nobody requested.
+    pub fn free_devices(&self) -> BTreeMap<&'w str, i64> {
+        let mut free = BTreeMap::new();
+        for (resource, row) in self.rows.iter().flat_map(|row| &row.extended) {
+            *free.entry(*resource).or_insert(0) += (row.allocatable - row.requested).max(0);
+        }
+        free
     }
 
     /// Whether the `held_by` of a node's device is to be believed.
@@ -199,6 +224,7 @@ impl<'w> Ledger<'w> {
         if let Some(resource) = demand.resource {
             row.extended.entry(resource).or_default().requested += 1;
         }
+        self.meter.book(node, demand.milliwatts);
         self.touched.push(node);
     }
 
@@ -213,6 +239,8 @@ impl<'w> Ledger<'w> {
         {
             row.extended.entry(resource).or_default().requested += 1;
         }
+        self.meter
+            .book(node, (demand.milliwatts - release.milliwatts).max(0));
         self.touched.push(node);
     }
 

@@ -1,5 +1,6 @@
 //! What the planner decides: assignments, changes, and a reason for each.
 
+use crate::cost::Expected;
 use crate::world::{PodState, Role, WorkloadKey};
 use jiff::Timestamp;
 
@@ -12,6 +13,66 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// When to plan again even if nothing happens, such as the end of a back-off.
     pub wake_at: Option<Timestamp>,
+    /// Every site, by name; none where no site is declared.
+    pub sites: Vec<SitePlan>,
+    /// How many moves there were, and whether more are held.
+    pub breaker: BreakerState,
+}
+
+/// The moves that were counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BreakerState {
+    /// Moves in the window, those of this plan among them.
+    pub moves: usize,
+    /// How many there may be.
+    pub limit: usize,
+    /// Slots that this plan holds where they are.
+    pub held: usize,
+    /// When the next move may begin; none while nothing is held.
+    pub until: Option<Timestamp>,
+}
+
+/// One site: what it is planned to draw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SitePlan {
+    /// Its name.
+    pub name: String,
+    /// Its nodes.
+    pub nodes: usize,
+    /// What its devices and inference on its CPUs draw as things are, in milliwatts.
+    pub planned_milliwatts: u64,
+    /// What that rests on.
+    pub source: DrawSource,
+    /// What it may draw.
+    pub budget_milliwatts: Option<u64>,
+    /// What exceeds a budget, for a person: the site, or the first of its nodes; none while none does.
+    pub exceeded: Option<Reason>,
+    /// Nodes that this site and another select, for a person; none where there are none.
+    pub claimed_twice: Option<Reason>,
+}
+
+/// What a sum of power rests on: the weakest of its parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DrawSource {
+    /// Fresh measurements.
+    #[default]
+    Measured,
+    /// Rates and energies of workloads.
+    Modelled,
+    /// Nameplates.
+    Nameplate,
+}
+
+impl DrawSource {
+    /// In a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Modelled => "modelled",
+            Self::Nameplate => "nameplate",
+        }
+    }
 }
 
 /// What serves a slot: node, profile, variant, revision.
@@ -34,6 +95,8 @@ pub struct SlotPlan {
     pub workload: WorkloadKey,
     /// The slot, readable: a node's name, or `replica-0`.
     pub slot: String,
+    /// Its number, in mode Replicas; the names of other slots tell their order.
+    pub ordinal: usize,
     /// What should serve it, given what may be used now.
     pub target: Option<Assignment>,
     /// The variant that would serve it if every device were healthy.
@@ -48,6 +111,8 @@ pub struct SlotPlan {
     pub offline: bool,
     /// Pods are to change.
     pub changing: bool,
+    /// What is known of serving it by `target`.
+    pub expected: Option<Expected>,
     /// Every variant on every kind of place, best first, and what ruled it out.
     pub candidates: Vec<Candidate>,
 }
@@ -78,6 +143,10 @@ pub struct Candidate {
     pub rejected: Option<Reason>,
     /// Whether it is the target.
     pub chosen: bool,
+    /// What is known of its latency and energy.
+    pub expected: Expected,
+    /// Something that a reader should know, such as that its support ends soon.
+    pub note: Option<String>,
 }
 
 /// Why, in one word for machines and one sentence for people.
@@ -129,6 +198,34 @@ pub enum ReasonCode {
     RuntimeFallback,
     /// The slot is on its way to its planned best; another variant serves until then.
     Moving,
+    /// Its latency misses `placement.latency`.
+    LatencyTargetMissed,
+    /// It sends data further than `placement.locality` allows.
+    LocalityForbids,
+    /// The device does not compute in the variant's number format.
+    PrecisionNotSupported,
+    /// The device has less memory than the variant takes.
+    DeviceMemoryTooSmall,
+    /// The maker's support of the device has ended.
+    SupportEnded,
+    /// The device's firmware or driver is not one that may be used.
+    FirmwareRefused,
+    /// The device is near its throttling.
+    ThermalHeadroom,
+    /// The node would draw more than its site lets it.
+    NodePowerBudget,
+    /// The site would draw more than it may.
+    SitePowerBudget,
+    /// More is drawn than may be, and nothing cheaper may serve.
+    PowerBudgetExceeded,
+    /// It is better, by too little for a move.
+    GainTooSmall,
+    /// A workload of higher priority gets the device.
+    YieldsToPriority,
+    /// Two sites select one node.
+    NodeClaimedTwice,
+    /// Too many slots moved lately: this one is held where it is.
+    MoveBreakerOpen,
 }
 
 impl ReasonCode {
@@ -154,6 +251,62 @@ impl ReasonCode {
             Self::CannotBridge => "CannotBridge",
             Self::RuntimeFallback => "RuntimeFallback",
             Self::Moving => "Moving",
+            Self::LatencyTargetMissed => "LatencyTargetMissed",
+            Self::LocalityForbids => "LocalityForbids",
+            Self::PrecisionNotSupported => "PrecisionNotSupported",
+            Self::DeviceMemoryTooSmall => "DeviceMemoryTooSmall",
+            Self::SupportEnded => "SupportEnded",
+            Self::FirmwareRefused => "FirmwareRefused",
+            Self::ThermalHeadroom => "ThermalHeadroom",
+            Self::NodePowerBudget => "NodePowerBudget",
+            Self::SitePowerBudget => "SitePowerBudget",
+            Self::PowerBudgetExceeded => "PowerBudgetExceeded",
+            Self::GainTooSmall => "GainTooSmall",
+            Self::YieldsToPriority => "YieldsToPriority",
+            Self::NodeClaimedTwice => "NodeClaimedTwice",
+            Self::MoveBreakerOpen => "MoveBreakerOpen",
+        }
+    }
+}
+
+impl ReasonCode {
+    /// What would change it, for a person; empty where nothing is wrong or time alone mends it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::NoNodeMatches => "label a node, or change placement.nodes",
+            Self::ProfileNotFound => "create the HardwareProfile, or name another",
+            Self::NoSuchDevice => "a node with such a device among placement.nodes",
+            Self::DeviceBusy => "another device, a lower rate of neighbours, or a higher priority",
+            Self::DeviceUnhealthy => "a healthy device",
+            Self::NodeFull => "more free CPU, memory or pod places",
+            Self::NodeCordoned => "uncordon the node",
+            Self::NodeTainted => "remove the taint",
+            Self::NodeNotReady => "a node that is ready",
+            Self::BelowMinimumAccuracy => "a better artifact, or a lower fallback.minimumAccuracyPermille",
+            Self::LatencyTargetMissed => "a quicker artifact or device, or a higher placement.latency.p99",
+            Self::LocalityForbids => "placement.locality Any",
+            Self::PrecisionNotSupported => "an artifact in a format that the device computes in",
+            Self::DeviceMemoryTooSmall => "a smaller artifact, or a device with more memory",
+            Self::SupportEnded => "a device that is still supported",
+            Self::FirmwareRefused => "another firmware or driver",
+            Self::ThermalHeadroom => "a cooler device",
+            Self::NodePowerBudget => "a higher nodeMilliwatts of its EdgeSite, or less on the node",
+            Self::SitePowerBudget | Self::PowerBudgetExceeded => {
+                "a higher siteMilliwatts of its EdgeSite, or less on the site"
+            }
+            Self::GainTooSmall => "a larger difference in figures",
+            Self::YieldsToPriority => "another device, or a higher priority",
+            Self::NodeClaimedTwice => "other spec.nodes of one of the sites",
+            Self::CannotBridge => "free CPU or memory on the node, or placement.onGap Allow",
+            Self::PodCannotStart => "what the kubelet says of the pod",
+            Self::NoFeasibleVariant => "any of what rules the candidates out",
+            Self::DeviceRecovering
+            | Self::PodStarting
+            | Self::BackOff
+            | Self::RuntimeFallback
+            | Self::Moving
+            | Self::MoveBreakerOpen => "",
         }
     }
 }
@@ -187,6 +340,8 @@ pub struct PodPlan {
     pub stand_ins: Vec<String>,
     /// Why the pod is not the slot's planned best.
     pub degraded: Option<Reason>,
+    /// It moves its slot from where that is served: it is marked, so that the move breaker can count it.
+    pub moved: bool,
     /// Why this variant and node, and what ruled out the better ones: one sentence each.
     pub decision: String,
 }

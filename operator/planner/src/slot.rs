@@ -2,6 +2,7 @@
 
 use crate::index::{Index, NodeId, OwnPod};
 use crate::ledger::{Ledger, Release};
+use crate::site::SiteId;
 use crate::world::{Liveness, Node, PodState, Workload, WorkloadKey};
 use jiff::Timestamp;
 use perwatt_crds::workload::PlacementMode;
@@ -20,10 +21,16 @@ pub(crate) struct Slot<'w> {
     pub ordinal: usize,
     /// The node, in mode PerNode.
     pub node: Option<NodeId>,
+    /// The site, in mode PerSite.
+    pub site: Option<SiteId>,
     /// Every pod of it, oldest first.
     pub pods: Vec<OwnPod<'w>>,
     /// Names of pods that will never get the room that they wait for.
     pub stuck: Vec<&'w str>,
+    /// It must give watts back: its pods are out of the sums, and none is kept.
+    pub sheds: bool,
+    /// The pod that gives its device up to higher priority.
+    pub yields: Option<&'w str>,
 }
 
 impl<'w> Slot<'w> {
@@ -76,42 +83,142 @@ impl<'w> Slot<'w> {
     /// The same, while the bridges that serve stay.
     pub fn release_but_bridges(&self, node: NodeId) -> Release<'w> {
         let goes = |own: &&OwnPod<'w>| own.node == Some(node) && !(own.is_bridge() && own.is_ready());
-        Release::of(self.pods.iter().filter(goes).map(|own| own.pod))
+        self.release(self.pods.iter().filter(goes))
     }
 
     /// The same, while one pod stays.
     pub fn release_but(&self, node: NodeId, stays: Option<&str>) -> Release<'w> {
         let goes = |own: &&OwnPod<'w>| own.node == Some(node) && Some(own.name()) != stays;
-        Release::of(self.pods.iter().filter(goes).map(|own| own.pod))
+        self.release(self.pods.iter().filter(goes))
+    }
+
+    fn release<'a>(&self, pods: impl Iterator<Item = &'a OwnPod<'w>>) -> Release<'w>
+    where
+        'w: 'a,
+    {
+        let release = Release::of(pods);
+        Release {
+            milliwatts: if self.sheds { 0 } else { release.milliwatts },
+            ..release
+        }
+    }
+
+    /// What its pods on the site of a node give back when they go.
+    pub fn milliwatts_on_site(&self, index: &Index<'_>, node: NodeId) -> i64 {
+        let site = index.sites.of(node);
+        let there = |own: &&OwnPod<'_>| own.node.is_some_and(|node| index.sites.of(node) == site);
+        self.release(self.pods.iter().filter(there)).milliwatts
     }
 }
 
 /// The slots that a workload has, in order.
 pub(crate) fn slots_of<'w>(index: &Index<'w>, key: &'w WorkloadKey, workload: &'w Workload) -> Vec<Slot<'w>> {
-    let slot = |ordinal, name: String, node| Slot {
-        pods: index.pods_of(key, &name).to_vec(),
-        stuck: Vec::new(),
-        key,
-        workload,
-        name,
-        ordinal,
-        node,
-    };
+    let build = |name: String, place| build_slot(index, key, workload, name, place);
     match workload.mode {
         PlacementMode::Replicas => {
             let count = usize::try_from(workload.replicas).unwrap_or_default();
             (0..count)
-                .map(|ordinal| slot(ordinal, format!("replica-{ordinal}"), None))
+                .map(|ordinal| build(format!("replica-{ordinal}"), Place::Any(ordinal)))
                 .collect()
         }
         PlacementMode::PerNode => {
             let nodes = matching_nodes(index, workload);
             nodes
                 .into_iter()
-                .map(|node| slot(node, index.name(node).to_owned(), Some(node)))
+                .map(|node| build(index.name(node).to_owned(), Place::Node(node)))
+                .collect()
+        }
+        PlacementMode::PerSite => {
+            let sites = index.sites.all.iter().enumerate();
+            sites
+                .filter(|(site, _)| has_chosen_node(index, workload, *site))
+                .map(|(site, (name, _))| build((*name).to_owned(), Place::Site(site)))
                 .collect()
         }
     }
+}
+
+/// The slot of this name, if the workload has it.
+pub(crate) fn slot_named<'w>(
+    index: &Index<'w>,
+    key: &'w WorkloadKey,
+    workload: &'w Workload,
+    name: &str,
+) -> Option<Slot<'w>> {
+    let place = place_named(index, workload, name)?;
+    Some(build_slot(index, key, workload, name.to_owned(), place))
+}
+
+/// Where the slot of this name may be served; none where the workload has no such slot.
+pub(crate) fn place_named(index: &Index<'_>, workload: &Workload, name: &str) -> Option<Place> {
+    match workload.mode {
+        PlacementMode::Replicas => {
+            let ordinal: u32 = name.strip_prefix("replica-")?.parse().ok()?;
+            let is_canonical = name.len() == "replica-".len() + digits(ordinal);
+            let place = usize::try_from(ordinal).ok()?;
+            (ordinal < workload.replicas && is_canonical).then_some(Place::Any(place))
+        }
+        PlacementMode::PerNode => {
+            let node = index.id(name)?;
+            let matches = workload.nodes.matches(&index.node(node).labels);
+            matches.then_some(Place::Node(node))
+        }
+        PlacementMode::PerSite => {
+            let site = index
+                .sites
+                .all
+                .binary_search_by_key(&name, |(name, _)| name)
+                .ok()?;
+            has_chosen_node(index, workload, site).then_some(Place::Site(site))
+        }
+    }
+}
+
+/// `replica-01` is no slot's name.
+fn digits(ordinal: u32) -> usize {
+    ordinal
+        .checked_ilog10()
+        .map_or(1, |log| usize::try_from(log).unwrap_or_default() + 1)
+}
+
+/// Where a slot may be served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// Anywhere: a replica, with its number.
+    Any(usize),
+    Node(NodeId),
+    Site(SiteId),
+}
+
+fn build_slot<'w>(
+    index: &Index<'w>,
+    key: &'w WorkloadKey,
+    workload: &'w Workload,
+    name: String,
+    place: Place,
+) -> Slot<'w> {
+    let (ordinal, node, site) = match place {
+        Place::Any(ordinal) => (ordinal, None, None),
+        Place::Node(node) => (node, Some(node), None),
+        Place::Site(site) => (site, None, Some(site)),
+    };
+    Slot {
+        pods: index.pods_of(key, &name).to_vec(),
+        stuck: Vec::new(),
+        sheds: false,
+        yields: None,
+        key,
+        workload,
+        name,
+        ordinal,
+        node,
+        site,
+    }
+}
+
+fn has_chosen_node(index: &Index<'_>, workload: &Workload, site: SiteId) -> bool {
+    let mut nodes = index.sites.nodes(site).iter();
+    nodes.any(|node| workload.nodes.matches(&index.node(*node).labels))
 }
 
 /// Nodes that may serve a workload, by name.

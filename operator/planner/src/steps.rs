@@ -157,11 +157,7 @@ impl<'a, 'w> Turn<'a, 'w> {
 
     fn determine_room(&self, place: usize, node: NodeId) -> Room<'a, 'w> {
         let slot = self.slot;
-        let of_stopping = Release::of(
-            slot.stopping()
-                .filter(|own| own.node == Some(node))
-                .map(|own| own.pod),
-        );
+        let of_stopping = Release::of(slot.stopping().filter(|own| own.node == Some(node)));
         if self.fits(place, node, &Release::default()) {
             return Room::Now;
         }
@@ -318,6 +314,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             name: pod_name(&self.slot.key.name, &self.slot.name, &assignment, role, attempt),
             stand_ins: stand_ins(self.slot.workload, &assignment.variant),
             degraded: self.degraded(place),
+            moved: self.choice.is_move,
             decision: match role {
                 Role::Serving => decision,
                 Role::Bridge => cut(format!("{} bridges the move to {decision}", way.label())),
@@ -353,6 +350,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             stable: false,
             respect_wishes: !self.choice.ignored_wishes,
             release_own: true,
+            watts: false,
         }
     }
 

@@ -9,6 +9,8 @@ use crate::check::{Ask, Reject, Scene, Verdict, check};
 use crate::index::{Index, NodeId};
 use crate::ledger::{Amounts, Demand, Release};
 use crate::outcome::ReasonCode;
+use crate::power::Domain;
+use crate::site::SiteId;
 use crate::slot::{Slot, matching_nodes};
 use crate::ways::Way;
 use crate::world::Workload;
@@ -31,6 +33,8 @@ pub(crate) struct Terms {
     pub respect_wishes: bool,
     /// The slot's own pods give way to the new one.
     pub release_own: bool,
+    /// Keep to the power budgets.
+    pub watts: bool,
 }
 
 /// What a survey found.
@@ -55,6 +59,17 @@ pub(crate) struct Group {
     pub until: Option<Timestamp>,
 }
 
+impl Group {
+    pub fn empty(code: ReasonCode) -> Self {
+        Self {
+            code,
+            count: 0,
+            first: Vec::new(),
+            until: None,
+        }
+    }
+}
+
 /// What was found so far on the nodes that workloads may use.
 #[derive(Default)]
 pub(crate) struct Survey<'w> {
@@ -72,6 +87,8 @@ struct Question<'w> {
     profile: Option<&'w str>,
     stable_for: Duration,
     respect_wishes: bool,
+    watts: bool,
+    milliwatts: i64,
 }
 
 /// Order of groups: closest to serving first.
@@ -103,11 +120,20 @@ impl<'w> Survey<'w> {
         };
         let mut finding = Finding::default();
         let mut rejected: BTreeMap<Closeness, Group> = BTreeMap::new();
-        if slot.node.is_none() {
+        let refuse = |node| check_site(scene, slot, way, terms, node);
+        if let Some(site) = slot.site {
+            own.retain(|node| is_of_site(scene.index, slot, site, *node));
+            let mut others = Board::default();
+            let nodes = site_nodes(scene.index, slot, site);
+            let (nothing, nowhere) = (Release::default(), []);
+            let ask = slot.ask(way, &nothing, terms);
+            others.catch_up(&nowhere, &nodes, |node| check(scene, node, way, ask));
+            others.report(&own, &mut finding, &mut rejected, refuse);
+        } else if slot.node.is_none() {
             let nodes = self.nodes(scene.index, slot.workload);
             own.retain(|node| nodes.binary_search(node).is_ok());
             let board = self.board(scene, slot, way, terms);
-            board.report(&own, &mut finding, &mut rejected);
+            board.report(&own, &mut finding, &mut rejected, refuse);
         }
         // A slot's own nodes are preferred to all others while its bridges stay where they are;
         // where they would have to go, the others come first, else slot and bridge would chase
@@ -115,7 +141,16 @@ impl<'w> Survey<'w> {
         let others = finding.feasible;
         let (mut beside_bridges, mut alone) = (None, None);
         for node in own {
-            let verdict = |release: &Release<'w>| check(scene, node, way, slot.ask(way, release, terms));
+            let verdict = |release: &Release<'w>| {
+                let verdict = check(scene, node, way, slot.ask(way, release, terms));
+                match (verdict.outcome, refuse(node)) {
+                    (Ok(_), Some(reject)) => Verdict {
+                        outcome: Err(reject),
+                        possible: false,
+                    },
+                    _ => verdict,
+                }
+            };
             if !terms.release_own {
                 let found = note_own(&verdict(&Release::default()), node, &mut rejected, &mut finding);
                 beside_bridges = beside_bridges.or(found);
@@ -140,6 +175,32 @@ impl<'w> Survey<'w> {
         finding
     }
 
+    /// Whether some node outside of a domain can serve `slot` in one way.
+    pub fn is_feasible_outside(
+        &mut self,
+        scene: Scene<'_, 'w>,
+        slot: &Slot<'w>,
+        way: &Way<'w>,
+        terms: Terms,
+        domain: Domain,
+    ) -> bool {
+        let meter = &scene.ledger.meter;
+        let may = |node: &NodeId| {
+            !meter.is_in(*node, domain) && check_site(scene, slot, way, terms, *node).is_none()
+        };
+        if let Some(site) = slot.site {
+            let nothing = Release::default();
+            let ask = slot.ask(way, &nothing, terms);
+            let mut nodes = site_nodes(scene.index, slot, site).into_iter().filter(may);
+            return nodes.any(|node| check(scene, node, way, ask).outcome.is_ok());
+        }
+        slot.node.is_none()
+            && self
+                .board(scene, slot, way, terms)
+                .feasible()
+                .any(|node| may(&node))
+    }
+
     /// What was found for this question, brought up to date.
     fn board(&mut self, scene: Scene<'_, 'w>, slot: &Slot<'w>, way: &Way<'w>, terms: Terms) -> &Board {
         let nothing = Release::default();
@@ -150,6 +211,12 @@ impl<'w> Survey<'w> {
             profile: way.profile_name,
             stable_for: ask.stable_for,
             respect_wishes: ask.respect_wishes,
+            watts: ask.watts,
+            milliwatts: if scene.ledger.meter.is_on() {
+                ask.demand.milliwatts
+            } else {
+                0
+            },
         };
         if self.boards.len() >= MANY_BOARDS && !self.boards.contains_key(&question) {
             self.boards.clear();
@@ -159,6 +226,36 @@ impl<'w> Survey<'w> {
         board.catch_up(&scene.ledger.touched, &nodes, |node| check(scene, node, way, ask));
         board
     }
+}
+
+/// What the site of a node holds against a new pod of a slot there: its power budget.
+fn check_site(
+    scene: Scene<'_, '_>,
+    slot: &Slot<'_>,
+    way: &Way<'_>,
+    terms: Terms,
+    node: NodeId,
+) -> Option<Reject> {
+    let meter = &scene.ledger.meter;
+    if !terms.watts || !meter.is_on() {
+        return None;
+    }
+    let gives_back = slot.milliwatts_on_site(scene.index, node);
+    meter
+        .check_site(node, way.load.milliwatts, gives_back)
+        .map(Reject::Power)
+}
+
+/// The nodes of a slot's site that may serve it.
+fn site_nodes(index: &Index<'_>, slot: &Slot<'_>, site: SiteId) -> Vec<NodeId> {
+    let nodes = index.sites.nodes(site).iter().copied();
+    nodes
+        .filter(|node| slot.workload.nodes.matches(&index.node(*node).labels))
+        .collect()
+}
+
+fn is_of_site(index: &Index<'_>, slot: &Slot<'_>, site: SiteId, node: NodeId) -> bool {
+    index.sites.of(node) == Some(site) && slot.workload.nodes.matches(&index.node(node).labels)
 }
 
 /// Notes what a slot's own node can do, and returns the node where it will do.
@@ -182,13 +279,9 @@ fn note_own(
 
 fn add(rejected: &mut BTreeMap<Closeness, Group>, node: NodeId, reject: Reject) {
     let closeness = closeness(reject);
-    let empty = Group {
-        code: closeness.1,
-        count: 0,
-        first: Vec::new(),
-        until: None,
-    };
-    let group = rejected.entry(closeness).or_insert(empty);
+    let group = rejected
+        .entry(closeness)
+        .or_insert_with(|| Group::empty(closeness.1));
     group.count += 1;
     group.until = group.until.into_iter().chain(until(reject)).min();
     // A slot's own node is the one that its reader asks about.
@@ -207,13 +300,14 @@ pub(crate) fn until(reject: Reject) -> Option<Timestamp> {
 pub(crate) fn closeness(reject: Reject) -> Closeness {
     let steps_away = match reject {
         Reject::Recovering { .. } => 0,
-        Reject::Unhealthy | Reject::NotOffered { .. } => 1,
+        Reject::Unhealthy | Reject::NotOffered { .. } | Reject::Refused | Reject::Hot => 1,
         Reject::Busy { .. } => 2,
-        Reject::Full { .. } => 3,
-        Reject::Cordoned => 4,
-        Reject::Tainted => 5,
-        Reject::NotReady => 6,
-        Reject::NoSuchDevice { .. } => 7,
+        Reject::Power(_) => 3,
+        Reject::Full { .. } => 4,
+        Reject::Cordoned => 5,
+        Reject::Tainted => 6,
+        Reject::NotReady => 7,
+        Reject::NoSuchDevice { .. } => 8,
     };
     Closeness(steps_away, reject.code())
 }
@@ -232,12 +326,18 @@ impl<'w> Slot<'w> {
             },
             respect_wishes: terms.respect_wishes,
             can_wait: self.ready().next().is_some(),
+            watts: terms.watts,
         }
     }
 
     /// What a new pod of this slot takes.
     pub fn demand(&self, way: &Way<'w>) -> Demand<'w> {
         let beside = way.profile.map(|profile| &profile.beside);
-        Demand::new(&self.workload.requests, beside, way.resource())
+        Demand::new(
+            &self.workload.requests,
+            beside,
+            way.resource(),
+            way.load.milliwatts,
+        )
     }
 }

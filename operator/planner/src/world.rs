@@ -4,9 +4,10 @@
 //! object: only what a decision needs, parsed.
 
 use jiff::Timestamp;
-use perwatt_crds::inventory::DeviceHealth;
-use perwatt_crds::profile::{DeviceClass, NodeLabels};
-use perwatt_crds::workload::{OnGap, PlacementMode};
+use perwatt_crds::inventory::{DeviceHealth, TemperatureBand};
+use perwatt_crds::performance::FigureSource;
+use perwatt_crds::profile::{DeviceClass, NodeLabels, Power, Precision};
+use perwatt_crds::workload::{Locality, Objective, OnGap, PlacementMode};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,6 +22,46 @@ pub struct World {
     pub workloads: BTreeMap<WorkloadKey, Workload>,
     /// Every pod that is not gone: ours, and foreign ones for what they request.
     pub pods: Vec<Pod>,
+    /// Sites by name, as declared. Nodes that none selects are in the site that their zone label names.
+    pub sites: BTreeMap<String, Site>,
+    /// When moves are held.
+    pub breaker: Breaker,
+}
+
+/// A declared site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// The nodes that it selects; none where it has those whose zone label is its name.
+    pub nodes: Option<NodeLabels>,
+    /// What its nodes may draw together, in milliwatts.
+    pub site_milliwatts: Option<u64>,
+    /// What each of its nodes may draw, in milliwatts.
+    pub node_milliwatts: Option<u64>,
+}
+
+/// When moves are held: past so many in a window, whatever their reasons. A slot that nothing
+/// serves is never held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Moves in a window.
+    pub moves: u32,
+    /// Moves in a window for each hundred slots; in small clusters at least [`crate::BREAKER_FLOOR`] moves.
+    pub percent: u32,
+    /// How far back moves are counted.
+    pub window: Duration,
+    /// A person let moves go on: those before are not counted.
+    pub reset_at: Option<Timestamp>,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            moves: 100,
+            percent: 20,
+            window: Duration::from_secs(600),
+            reset_at: None,
+        }
+    }
 }
 
 /// Namespace and name of a workload.
@@ -52,7 +93,7 @@ pub struct Resources {
 }
 
 /// A node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -84,7 +125,7 @@ pub enum Liveness {
 }
 
 /// A device, as the node's agent reports it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     /// Its id on the node.
     pub id: String,
@@ -98,10 +139,27 @@ pub struct Device {
     pub health_since: Timestamp,
     /// The workload and slot whose runtime says that it holds the device.
     pub held_by: Option<(WorkloadKey, String)>,
+    /// How hot it is, where that is known: near its throttling it gets nothing new.
+    pub temperature: Option<TemperatureBand>,
+    /// Since when it has been throttling without a break.
+    pub throttling_since: Option<Timestamp>,
+    /// Why its firmware or driver is not one that may be used, for a person; it gets nothing new.
+    pub firmware_refused: Option<String>,
+    /// What it was measured to draw.
+    pub draw: Option<Draw>,
+}
+
+/// A measured draw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// Milliwatts.
+    pub milliwatts: u32,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A hardware profile.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// What kind of silicon it is.
     pub class: DeviceClass,
@@ -111,10 +169,18 @@ pub struct Profile {
     pub external: bool,
     /// CPU and memory of the vendor's server that runs beside the runtime; nothing where there is none.
     pub beside: Resources,
+    /// Nameplate power.
+    pub power: Power,
+    /// Number formats that it computes in; empty where nobody says.
+    pub precisions: Vec<Precision>,
+    /// Memory for models, where known.
+    pub memory_bytes: Option<i64>,
+    /// When its maker's support ends: afterwards it gets nothing new.
+    pub supported_until: Option<Timestamp>,
 }
 
 /// A workload, with defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
     /// When it was made: older workloads choose first.
     pub created: Timestamp,
@@ -128,6 +194,18 @@ pub struct Workload {
     pub replicas: u32,
     /// Nodes that may serve.
     pub nodes: NodeLabels,
+    /// Higher ones choose first.
+    pub priority: i32,
+    /// What makes one way better than another.
+    pub objective: Objective,
+    /// Requests a minute that a slot is expected to answer.
+    pub expected_rate_per_minute: Option<u32>,
+    /// The latency that a variant must keep, 99th percentile.
+    pub latency_p99: Option<Duration>,
+    /// How far data may travel.
+    pub locality: Locality,
+    /// What its runtimes found.
+    pub found: Vec<Found>,
     /// What to do where a move cannot be bridged.
     pub on_gap: OnGap,
     /// How long a replica on a silent node is left alone.
@@ -142,8 +220,46 @@ pub struct Workload {
     pub requests: Resources,
 }
 
+impl Workload {
+    /// What was found of a variant on a profile, or on none.
+    #[must_use]
+    pub fn found(&self, variant: &str, profile: Option<&str>) -> Option<&Found> {
+        self.found
+            .iter()
+            .find(|found| found.variant == variant && found.profile.as_deref() == profile)
+    }
+}
+
+/// What runtimes found of a variant on a profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The variant.
+    pub variant: String,
+    /// The profile; none for a variant without a device.
+    pub profile: Option<String>,
+    /// Energy of an inference, in microjoules.
+    pub microjoules: Option<u64>,
+    /// Latency of an inference, 99th percentile, in microseconds.
+    pub p99_microseconds: Option<u64>,
+    /// Where the power comes from.
+    pub source: FigureSource,
+    /// Whether the device is emulated.
+    pub emulated: bool,
+}
+
+/// What a variant costs, as declared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Latency of an inference, 99th percentile.
+    pub p99: Option<Duration>,
+    /// Energy of an inference, in microjoules.
+    pub microjoules: Option<u64>,
+    /// Where the figures come from.
+    pub source: FigureSource,
+}
+
 /// One way to run a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     /// Its name.
     pub name: String,
@@ -151,6 +267,14 @@ pub struct Variant {
     pub needs: Needs,
     /// Its accuracy, where declared.
     pub accuracy_permille: Option<u16>,
+    /// What it costs, where declared.
+    pub performance: Option<Declared>,
+    /// The number format that it computes in, where declared.
+    pub precision: Option<Precision>,
+    /// The memory of a device that it takes, where declared.
+    pub memory_bytes: Option<i64>,
+    /// A server elsewhere answers: data leaves the node.
+    pub remote: bool,
 }
 
 /// What a variant needs.
@@ -165,7 +289,7 @@ pub enum Needs {
 }
 
 /// A pod that is not gone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,
@@ -184,7 +308,7 @@ pub struct Pod {
 }
 
 /// What we know of a pod of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OwnedPod {
     /// The workload that it serves.
     pub workload: WorkloadKey,
@@ -206,6 +330,8 @@ pub struct OwnedPod {
     pub created: Timestamp,
     /// What its runtime says answers now.
     pub active: Option<ActiveVariant>,
+    /// It was made to move its slot from where that was served.
+    pub moved: bool,
 }
 
 /// Why a pod of ours exists.

@@ -118,6 +118,9 @@ fn annotations(plan: &PodPlan) -> BTreeMap<String, String> {
     if let Some(profile) = &plan.assignment.profile {
         annotations.insert(names::ANNOTATION_PROFILE.to_owned(), profile.clone());
     }
+    if plan.moved {
+        annotations.insert(names::ANNOTATION_MOVE.to_owned(), "true".to_owned());
+    }
     if let Some(reason) = &plan.degraded {
         annotations.insert(
             names::ANNOTATION_DEGRADED.to_owned(),
@@ -149,7 +152,7 @@ fn pin(node: &str) -> Affinity {
     }
 }
 
-/// The planner, not the taint manager, decides when a slot moves. Pods that belong to a node
+/// The planner, not the taint manager, decides when a slot moves. Pods that belong to a node or site
 /// stay under pressure as well: there is nowhere else for them.
 fn tolerations(mode: PlacementMode) -> Vec<Toleration> {
     let tolerate = |key: &str, effect: &str| Toleration {
@@ -162,7 +165,7 @@ fn tolerations(mode: PlacementMode) -> Vec<Toleration> {
         tolerate("not-ready", "NoExecute"),
         tolerate("unreachable", "NoExecute"),
     ];
-    if mode == PlacementMode::PerNode {
+    if mode != PlacementMode::Replicas {
         let pressures = ["memory-pressure", "disk-pressure", "pid-pressure"];
         tolerations.extend(pressures.iter().map(|key| tolerate(key, "NoSchedule")));
     }

@@ -3,6 +3,7 @@
 
 pub mod pod;
 pub mod snapshot;
+pub mod spec;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -14,7 +15,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
-use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, names};
+use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, names};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -40,6 +41,8 @@ pub struct Stores {
     pub profiles: Store<HardwareProfile>,
     /// All inventories.
     pub inventories: Store<DeviceInventory>,
+    /// All sites.
+    pub sites: Store<EdgeSite>,
 }
 
 /// The watches could not be started or have ended.
@@ -70,6 +73,7 @@ impl Stores {
             workloads: watch(Api::all(client.clone()), every(), changed, |_| ()),
             profiles: watch(Api::all(client.clone()), every(), changed, |_| ()),
             inventories: watch(Api::all(client.clone()), every(), changed, |_| ()),
+            sites: watch(Api::all(client.clone()), every(), changed, |_| ()),
         }
     }
 
@@ -104,7 +108,8 @@ impl Stores {
         self.inventories
             .wait_until_ready()
             .await
-            .map_err(ended("deviceinventories"))
+            .map_err(ended("deviceinventories"))?;
+        self.sites.wait_until_ready().await.map_err(ended("edgesites"))
     }
 }
 

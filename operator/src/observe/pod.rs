@@ -105,6 +105,10 @@ pub fn owned(pod: &Pod, workload: &InferenceWorkload) -> Option<OwnedPod> {
         state: state(pod),
         created: created(pod),
         active: None,
+        moved: pod
+            .annotations()
+            .get(names::ANNOTATION_MOVE)
+            .is_some_and(|moved| moved == "true"),
     })
 }
 

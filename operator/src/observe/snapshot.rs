@@ -1,18 +1,16 @@
 //! From what was seen to what the planner knows: [`World`] out of the stores, a pure function.
 
+use super::spec::{build_workload, requested};
 use super::{Stores, pod};
 use crate::evidence::Evidence;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
-use perwatt_crds::inventory::DeviceStatus;
-use perwatt_crds::profile::Sidecar;
-use perwatt_crds::workload::Variant;
-use perwatt_crds::{DeviceInventory, HardwareProfile, InferenceWorkload, InferenceWorkloadSpec, schema};
-use perwatt_planner::revision::revision;
+use perwatt_crds::inventory::{DeviceHealth, DeviceStatus, HealthDimension, TemperatureBand};
+use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, quantity};
 use perwatt_planner::world::{
-    ActiveVariant, Device, Liveness, Needs, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
-    Variant as PlannedVariant, Workload, WorkloadKey, World,
+    ActiveVariant, Breaker, Device, Liveness, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
+    Site, WorkloadKey, World,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,6 +23,8 @@ pub struct Snapshot {
     pub profiles: BTreeMap<String, Arc<HardwareProfile>>,
     /// The inventories by node.
     pub inventories: BTreeMap<String, Arc<DeviceInventory>>,
+    /// The sites.
+    pub sites: BTreeMap<String, Arc<EdgeSite>>,
     /// Every pod that is not gone.
     pub pods: Vec<Arc<Pod>>,
     /// The same as the planner sees it.
@@ -44,6 +44,8 @@ pub struct Objects {
     pub profiles: Vec<Arc<HardwareProfile>>,
     /// All inventories.
     pub inventories: Vec<Arc<DeviceInventory>>,
+    /// All sites.
+    pub sites: Vec<Arc<EdgeSite>>,
 }
 
 impl From<&Stores> for Objects {
@@ -54,6 +56,7 @@ impl From<&Stores> for Objects {
             workloads: stores.workloads.state(),
             profiles: stores.profiles.state(),
             inventories: stores.inventories.state(),
+            sites: stores.sites.state(),
         }
     }
 }
@@ -68,6 +71,7 @@ impl Snapshot {
             workloads,
             profiles,
             inventories,
+            sites,
         } = objects;
         let workloads: BTreeMap<_, _> = workloads
             .into_iter()
@@ -78,6 +82,10 @@ impl Snapshot {
             .map(|object| (object.name_any(), object))
             .collect();
         let inventories: BTreeMap<_, _> = inventories
+            .into_iter()
+            .map(|object| (object.name_any(), object))
+            .collect();
+        let sites: BTreeMap<_, _> = sites
             .into_iter()
             .map(|object| (object.name_any(), object))
             .collect();
@@ -92,11 +100,17 @@ impl Snapshot {
                 .map(|(key, workload)| (key.clone(), build_workload(workload, &profiles, runtime_image)))
                 .collect(),
             pods: build_pods(&pods, &workloads, &inventories, evidence),
+            sites: sites
+                .iter()
+                .map(|(name, site)| (name.clone(), build_site(site)))
+                .collect(),
+            breaker: Breaker::default(),
         };
         Self {
             workloads,
             profiles,
             inventories,
+            sites,
             pods,
             world,
         }
@@ -193,10 +207,35 @@ fn build_device(device: &DeviceStatus) -> Device {
             };
             (key, runtime.slot.clone())
         }),
+        temperature: device.temperature,
+        throttling_since: throttling_since(device),
+        // The agent says of a device that must not be used for its firmware that it is unhealthy, and why.
+        firmware_refused: None,
+        // No agent writes a measured draw into its inventory, which changes on transitions alone.
+        draw: None,
+    }
+}
+
+/// Since when a device has been throttling: while it does, its health changed last because of that.
+fn throttling_since(device: &DeviceStatus) -> Option<Timestamp> {
+    let mut reasons = device.reasons.iter();
+    let throttles = device.temperature == Some(TemperatureBand::Throttling)
+        && device.health != DeviceHealth::Healthy
+        && reasons.any(|reason| reason.dimension == HealthDimension::Thermal);
+    throttles.then_some(device.last_transition_time.0)
+}
+
+fn build_site(site: &EdgeSite) -> Site {
+    let power = site.spec.power.clone().unwrap_or_default();
+    Site {
+        nodes: site.spec.nodes.clone(),
+        site_milliwatts: power.site_milliwatts,
+        node_milliwatts: power.node_milliwatts,
     }
 }
 
 fn build_profile(profile: &HardwareProfile) -> Profile {
+    let capabilities = &profile.spec.capabilities;
     Profile {
         class: profile.spec.class,
         resource: profile.resource_name(),
@@ -205,78 +244,10 @@ fn build_profile(profile: &HardwareProfile) -> Profile {
             .sidecar()
             .map(|sidecar| requested(&crate::build::sidecar::resources(sidecar)))
             .unwrap_or_default(),
-    }
-}
-
-fn requested(resources: &ResourceRequirements) -> Resources {
-    let mut requests = Resources::default();
-    for (name, amount) in resources.requests.iter().flatten() {
-        pod::add(&mut requests, &pod::single(name, amount));
-    }
-    requests
-}
-
-/// The vendors' servers of the profiles that a workload may use, by profile.
-#[must_use]
-pub fn sidecars<'a>(
-    spec: &InferenceWorkloadSpec,
-    profiles: &'a BTreeMap<String, Arc<HardwareProfile>>,
-) -> Vec<(&'a str, &'a Sidecar)> {
-    let may_use = |name: &String, profile: &HardwareProfile| {
-        let devices = spec.variants.iter().filter_map(|variant| variant.device.as_ref());
-        devices.into_iter().any(|device| {
-            device.profiles.as_ref().is_some_and(|names| names.contains(name))
-                || device.class == Some(profile.spec.class)
-        })
-    };
-    let used = profiles.iter().filter(|(name, profile)| may_use(name, profile));
-    used.filter_map(|(name, profile)| Some((name.as_str(), profile.sidecar()?)))
-        .collect()
-}
-
-fn build_workload(
-    workload: &InferenceWorkload,
-    profiles: &BTreeMap<String, Arc<HardwareProfile>>,
-    runtime_image: &str,
-) -> Workload {
-    let spec = &workload.spec;
-    let requests = Resources {
-        pods: 1,
-        ..requested(&crate::build::pod::resources(spec))
-    };
-    Workload {
-        created: workload
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-        deleting: workload.metadata.deletion_timestamp.is_some(),
-        revision: revision(spec, runtime_image, &sidecars(spec, profiles)),
-        mode: spec.placement.mode,
-        replicas: workload.replicas(),
-        nodes: spec.placement.nodes.clone(),
-        on_gap: spec.placement.on_gap,
-        autonomy: schema::to_std(&spec.placement.autonomy),
-        minimum_accuracy_permille: spec.fallback.minimum_accuracy_permille,
-        stable_for: schema::to_std(&spec.fallback.recovery.stable_for),
-        variants: spec.variants.iter().map(build_variant).collect(),
-        requests,
-    }
-}
-
-fn build_variant(variant: &Variant) -> PlannedVariant {
-    let needs = match &variant.device {
-        None => Needs::Nothing,
-        Some(device) => match (&device.profiles, device.class) {
-            (Some(profiles), _) => Needs::Profiles(profiles.clone()),
-            (None, Some(class)) => Needs::Class(class),
-            (None, None) => Needs::Profiles(Vec::new()),
-        },
-    };
-    PlannedVariant {
-        name: variant.name.clone(),
-        needs,
-        accuracy_permille: variant.quality.as_ref().map(|quality| quality.accuracy_permille),
+        power: profile.spec.power.clone().unwrap_or_default(),
+        precisions: capabilities.precisions.clone(),
+        memory_bytes: capabilities.memory.as_ref().and_then(quantity::units),
+        supported_until: None,
     }
 }
 

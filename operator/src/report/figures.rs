@@ -46,6 +46,14 @@ pub fn energy(microjoules: u64) -> String {
     scaled(joules, &[(1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ")])
 }
 
+/// Microwatts as `1.2W`, in bands.
+#[must_use]
+pub fn power(microwatts: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let watts = microwatts as f64 * 1e-6;
+    scaled(watts, &[(1.0, "W"), (1e-3, "mW"), (1e-6, "uW")])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +69,7 @@ mod tests {
         assert_eq!(energy(1_240), "1.2mJ");
         assert_eq!(energy(99_000), "100mJ");
         assert_eq!(energy(0), "0uJ");
+        assert_eq!((power(1_240_000), power(812)), ("1.2W".into(), "820uW".into()));
         assert_eq!(latency(f64::NAN), "0us");
     }
 }

@@ -3,14 +3,17 @@
 
 pub mod events;
 pub mod figures;
+pub mod measured;
 pub mod profile;
+pub mod site;
 pub mod summary;
 pub mod workload;
 
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use perwatt_crds::{
-    HardwareProfile, HardwareProfileStatus, InferenceWorkload, InferenceWorkloadStatus, names,
+    EdgeSite, EdgeSiteStatus, HardwareProfile, HardwareProfileStatus, InferenceWorkload,
+    InferenceWorkloadStatus, names,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +44,15 @@ pub async fn write_profile(
 ) -> Result<(), kube::Error> {
     let api: Api<HardwareProfile> = Api::all(client.clone());
     write(&api, "HardwareProfile", name, status).await
+}
+
+/// Writes the status of a site.
+///
+/// # Errors
+/// When the API server refuses or does not answer.
+pub async fn write_site(client: &Client, name: &str, status: &EdgeSiteStatus) -> Result<(), kube::Error> {
+    let api: Api<EdgeSite> = Api::all(client.clone());
+    write(&api, "EdgeSite", name, status).await
 }
 
 async fn write<K, S>(api: &Api<K>, kind: &str, name: &str, status: &S) -> Result<(), kube::Error>

@@ -1,12 +1,13 @@
 //! Status of a workload, from the plan of its slots.
 
-use super::{figures, summary};
+use super::{figures, measured, summary};
 use crate::evidence::{Energy, Evidence, Report};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use perwatt_crds::conditions::{self, ConditionType, condition, cut};
 use perwatt_crds::workload::{PlacementMode, SlotProblem, WorkloadSummary};
 use perwatt_crds::{InferenceWorkload, InferenceWorkloadStatus, names};
+use perwatt_planner::figure::Figure;
 use perwatt_planner::outcome::{Reason, ReasonCode, SlotPlan};
 use perwatt_planner::world::{OwnedPod, PodState};
 use std::collections::HashMap;
@@ -67,8 +68,10 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> InferenceWorkloadStatus {
             node: summary::names(served.iter().map(|slot| slot.node)),
             latency_p95: latency(&served),
             energy: energy(&served),
+            watts: watts(slots),
             status: status_word,
         },
+        figures: measured::compute(facts),
         conditions: conditions::merge(previous.map_or(&[], |status| &status.conditions), wanted, now),
         problems: problems(facts),
     }
@@ -100,6 +103,27 @@ fn latency(served: &[Served<'_>]) -> String {
         .map(|latency| latency.p95)
         .max_by(f64::total_cmp);
     slowest.map_or_else(|| "-".to_owned(), figures::latency)
+}
+
+/// What the slots are expected to draw together, with the weakest source; `-` where a rate or an energy is missing.
+fn watts(slots: &[&SlotPlan]) -> String {
+    let placed = slots.iter().filter_map(|slot| slot.expected);
+    let mut sum = 0_u64;
+    let mut weakest: Option<Figure> = None;
+    for expected in placed {
+        let (Some(microwatts), Some(figure)) = (expected.microwatts, expected.microjoules) else {
+            return "-".to_owned();
+        };
+        sum = sum.saturating_add(microwatts);
+        weakest = weakest
+            .into_iter()
+            .chain([figure])
+            .max_by_key(|figure| (figure.origin, figure.source));
+    }
+    weakest.map_or_else(
+        || "-".to_owned(),
+        |figure| format!("{} {}", figures::power(sum), figure.words()),
+    )
 }
 
 /// The costliest of the slots that were asked, with the source of the figure; `-` where none is known.
@@ -204,7 +228,7 @@ fn build_ready(facts: &Facts<'_>, ready: usize, served: &[Served<'_>]) -> Condit
     let total = facts.slots.len();
     let reachable = facts.slots.iter().filter(|slot| !slot.offline).count();
     let unserved = facts.slots.iter().find(|slot| !slot.offline && !is_served(slot));
-    if total == 0 && facts.workload.spec.placement.mode == PlacementMode::PerNode {
+    if total == 0 && facts.workload.spec.placement.mode != PlacementMode::Replicas {
         let message = "no node carries the labels of placement.nodes: label a node, or change the selector";
         return condition(
             ConditionType::Ready,

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use perwatt_crds::inventory::DeviceHealth;
-use perwatt_crds::profile::{DeviceClass, NodeLabels};
-use perwatt_crds::workload::{OnGap, PlacementMode};
+use perwatt_crds::profile::{DeviceClass, NodeLabels, Power};
+use perwatt_crds::workload::{Locality, Objective, OnGap, PlacementMode};
 use perwatt_planner::World;
 use perwatt_planner::world::{Device, Needs, Node, Pod, Profile, Resources, Variant, Workload, WorkloadKey};
 use std::time::Duration;
@@ -29,6 +29,10 @@ pub fn world() -> World {
         resource: format!("perwatt.dev/{name}"),
         external,
         beside: Resources::default(),
+        power: Power::default(),
+        precisions: Vec::new(),
+        memory_bytes: None,
+        supported_until: None,
     };
     let mut world = World::default();
     world
@@ -65,6 +69,10 @@ pub fn with_devices(mut node: Node, profile: &str, count: usize) -> Node {
             health_message: String::new(),
             health_since: at(-100_000),
             held_by: None,
+            temperature: None,
+            throttling_since: None,
+            firmware_refused: None,
+            draw: None,
         });
     }
     let offered = i64::try_from(count).unwrap();
@@ -75,18 +83,22 @@ pub fn with_devices(mut node: Node, profile: &str, count: usize) -> Node {
 }
 
 pub fn on_profile(name: &str, profile: &str) -> Variant {
-    Variant {
-        name: name.to_owned(),
-        needs: Needs::Profiles(vec![profile.to_owned()]),
-        accuracy_permille: None,
-    }
+    variant(name, Needs::Profiles(vec![profile.to_owned()]))
 }
 
 pub fn on_cpu(name: &str) -> Variant {
+    variant(name, Needs::Nothing)
+}
+
+pub fn variant(name: &str, needs: Needs) -> Variant {
     Variant {
         name: name.to_owned(),
-        needs: Needs::Nothing,
+        needs,
         accuracy_permille: None,
+        performance: None,
+        precision: None,
+        memory_bytes: None,
+        remote: false,
     }
 }
 
@@ -99,6 +111,12 @@ pub fn workload() -> Workload {
         mode: PlacementMode::Replicas,
         replicas: 1,
         nodes: NodeLabels::default(),
+        priority: 0,
+        objective: Objective::default(),
+        expected_rate_per_minute: None,
+        latency_p99: None,
+        locality: Locality::default(),
+        found: Vec::new(),
         on_gap: OnGap::Hold,
         autonomy: Duration::from_secs(3600),
         minimum_accuracy_permille: None,

@@ -1,6 +1,8 @@
 //! Which variant and node a slot gets, and what is said of the others.
 
-use crate::build::{MIB, at, foreign_pod, key, node, on_cpu, on_profile, with_devices, workload, world};
+use crate::build::{
+    MIB, at, foreign_pod, key, node, on_cpu, on_profile, variant, with_devices, workload, world,
+};
 use crate::sim::Sim;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::profile::{DeviceClass, NodeLabels};
@@ -194,11 +196,7 @@ fn a_profile_that_does_not_exist_is_named_with_what_to_do() {
 #[test]
 fn a_class_means_every_profile_of_it_by_name() {
     let mut world = one_node(0);
-    let gpu = Variant {
-        name: "gpu".to_owned(),
-        needs: Needs::Class(DeviceClass::Gpu),
-        accuracy_permille: None,
-    };
+    let gpu = variant("gpu", Needs::Class(DeviceClass::Gpu));
     world.workloads.get_mut(&key("gate")).unwrap().variants = vec![gpu, on_cpu("cpu")];
     let profiles = |world: &World| -> Vec<_> {
         let slot = plan(world, at(0)).slots.remove(0);

@@ -3,9 +3,12 @@
 use crate::build::{MIB, at, foreign_pod, key, node, on_cpu, on_profile, with_devices, workload, world};
 use crate::properties::lacks;
 use crate::sim::Sim;
+use crate::watts::powered;
 use perwatt_crds::inventory::DeviceHealth;
-use perwatt_crds::workload::{OnGap, PlacementMode};
-use perwatt_planner::world::{Liveness, PodState, Workload, WorkloadKey};
+use perwatt_crds::performance::FigureSource;
+use perwatt_crds::profile::NodeLabels;
+use perwatt_crds::workload::{Objective, OnGap, PlacementMode};
+use perwatt_planner::world::{Declared, Liveness, PodState, Site, Variant, Workload, WorkloadKey};
 use perwatt_planner::{Plan, World};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -91,7 +94,11 @@ pub fn any_workload() -> impl Strategy<Value = Workload> {
         ],
         vec![on_cpu("cpu"), on_profile("ghost", "no-such-profile")],
     ];
-    let mode = prop_oneof![2 => Just(PlacementMode::Replicas), 1 => Just(PlacementMode::PerNode)];
+    let mode = prop_oneof![
+        4 => Just(PlacementMode::Replicas),
+        2 => Just(PlacementMode::PerNode),
+        1 => Just(PlacementMode::PerSite),
+    ];
     let on_gap = prop_oneof![4 => Just(OnGap::Hold), 1 => Just(OnGap::Allow)];
     let chain = prop::sample::select(chains);
     (
@@ -101,19 +108,84 @@ pub fn any_workload() -> impl Strategy<Value = Workload> {
         0..4_u32,
         prop::sample::select(vec![0_u64, 5, 60]),
         -3..3_i64,
+        any_figures(),
     )
         .prop_map(
-            |(variants, mode, on_gap, replicas, stable_seconds, created)| Workload {
-                variants,
+            |(variants, mode, on_gap, replicas, stable_seconds, created, figures)| Workload {
+                variants: figures.declare(variants),
                 mode,
                 on_gap,
                 replicas,
                 stable_for: Duration::from_secs(stable_seconds),
                 autonomy: Duration::from_secs(30),
                 created: at(created),
+                objective: figures.objective,
+                expected_rate_per_minute: figures.rate,
+                latency_p99: figures.target.map(Duration::from_millis),
                 ..workload()
             },
         )
+}
+
+/// What is known of a workload's variants.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    objective: Objective,
+    rate: Option<u32>,
+    target: Option<u64>,
+    /// Microjoules and milliseconds of each variant.
+    each: Vec<(Option<u64>, Option<u64>)>,
+}
+
+impl Figures {
+    fn declare(&self, variants: Vec<Variant>) -> Vec<Variant> {
+        let declare =
+            |(variant, (microjoules, milliseconds)): (Variant, &(Option<u64>, Option<u64>))| Variant {
+                performance: Some(Declared {
+                    p99: milliseconds.map(Duration::from_millis),
+                    microjoules: *microjoules,
+                    source: FigureSource::Modelled,
+                }),
+                ..variant
+            };
+        variants.into_iter().zip(&self.each).map(declare).collect()
+    }
+}
+
+fn any_figures() -> impl Strategy<Value = Figures> {
+    let objective = prop_oneof![
+        4 => Just(Objective::Energy),
+        1 => Just(Objective::Order),
+        1 => Just(Objective::Latency),
+        1 => Just(Objective::Quality),
+    ];
+    let energy = prop::option::weighted(0.8, 1_000..5_000_000_u64);
+    let latency = prop::option::weighted(0.5, 1..50_u64);
+    let rate = prop::option::weighted(0.7, prop::sample::select(vec![1_u32, 60, 600]));
+    let target = prop::option::weighted(0.2, 5..50_u64);
+    (
+        objective,
+        rate,
+        target,
+        prop::collection::vec((energy, latency), 3),
+    )
+        .prop_map(|(objective, rate, target, each)| Figures {
+            objective,
+            rate,
+            target,
+            each,
+        })
+}
+
+/// A site of all nodes, or none that is declared.
+fn any_site() -> impl Strategy<Value = Option<Site>> {
+    let budget = || prop::option::weighted(0.6, 1_000..40_000_u64);
+    let site = (budget(), budget()).prop_map(|(site_milliwatts, node_milliwatts)| Site {
+        nodes: Some(NodeLabels::default()),
+        site_milliwatts,
+        node_milliwatts,
+    });
+    prop::option::weighted(0.5, site)
 }
 
 pub fn any_world() -> impl Strategy<Value = World> {
@@ -128,8 +200,9 @@ pub fn any_world() -> impl Strategy<Value = World> {
         });
     let nodes = prop::collection::vec(any_node, 1..4);
     let workloads = prop::collection::vec(any_workload(), 1..4);
-    (nodes, workloads).prop_map(|(nodes, workloads)| {
-        let mut world = world();
+    (nodes, workloads, any_site()).prop_map(|(nodes, workloads, site)| {
+        let mut world = powered(world());
+        world.sites = site.map(|site| ("plant".to_owned(), site)).into_iter().collect();
         world.nodes = nodes
             .into_iter()
             .enumerate()

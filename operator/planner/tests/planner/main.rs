@@ -10,14 +10,17 @@
     reason = "a failed test says where"
 )]
 
+mod budget;
 mod build;
 mod choosing;
 mod history;
 mod keeping;
 mod lab;
+mod letters;
 mod moving;
 mod properties;
 mod purity;
 mod scale;
 mod sim;
 mod waiting;
+mod watts;

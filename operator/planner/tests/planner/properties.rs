@@ -296,8 +296,19 @@ fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
 /// Whether some node would take a device-less pod of the slot.
 fn device_less_fits(world: &World, slot: &SlotPlan) -> bool {
     let workload = &world.workloads[&slot.workload];
+    let ruled_out = |name: &str| {
+        slot.candidates.iter().any(|candidate| {
+            let code = candidate.rejected.as_ref().map(|reason| reason.code);
+            let by_figures = [
+                ReasonCode::LatencyTargetMissed,
+                ReasonCode::NodePowerBudget,
+                ReasonCode::SitePowerBudget,
+            ];
+            candidate.variant == name && code.is_some_and(|code| by_figures.contains(&code))
+        })
+    };
     let mut variants = workload.variants.iter();
-    let has = variants.any(|variant| variant.needs == Needs::Nothing);
+    let has = variants.any(|variant| variant.needs == Needs::Nothing && !ruled_out(&variant.name));
     let may = |name: &String| workload.mode == PlacementMode::Replicas || *name == slot.slot;
     has && world.nodes.iter().any(|(name, node)| {
         let pod = Pod {

@@ -227,6 +227,7 @@ impl Sim {
                 },
                 created: self.now,
                 active: None,
+                moved: plan.moved,
             }),
         });
     }
