@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_coin_that_always_or_never_changes_is_found_out() {
-        assert!(is_fair((0..60).map(|n: u32| n.count_ones() % 2 == 0)));
+        assert!(is_fair((0..60).map(|n: u32| n.count_ones().is_multiple_of(2))));
         assert!(!is_fair((0..60).map(|_| true)));
         assert!(!is_fair((0..60).map(|_| false)));
         assert!(is_fair((0..3).map(|_| true)), "three tosses say nothing");

@@ -264,7 +264,8 @@ fn counters_that_go_back_have_no_difference() {
 
 #[test]
 fn evidence_that_cannot_be_is_left_out_and_counts_against_measuring() {
-    let wrong: [(&str, fn(&mut perwatt_verdict::Unit)); 6] = [
+    type Spoil = fn(&mut perwatt_verdict::Unit);
+    let wrong: [(&str, Spoil); 6] = [
         ("a counter wrapped", |unit| {
             unit.turns[5].canary.answered = u64::MAX - 3
         }),
