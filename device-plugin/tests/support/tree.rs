@@ -116,13 +116,19 @@ impl Builder {
 
     fn device(&self, at: &str, bus: &str, lines: &[Option<String>]) {
         let folder = self.root.join("sys/devices").join(at);
-        let lines: Vec<_> = lines.iter().flatten().map(|line| format!("{line}\n")).collect();
-        self.write(&folder.join("uevent"), &lines.concat());
+        let lines: String = lines.iter().flatten().map(|line| format!("{line}\n")).collect();
+        self.write(&folder.join("uevent"), &lines);
         let name = folder.file_name().unwrap();
         let link = self.root.join("sys/bus").join(bus).join("devices").join(name);
         symlink(Path::new("../../../devices").join(at), link).unwrap();
         let up = "../".repeat(at.split('/').count() + 1);
         symlink(format!("{up}bus/{bus}"), folder.join("subsystem")).unwrap();
+        // The kernel tells the driver twice: in the uevent, and by a link.
+        if let Some(driver) = lines.lines().find_map(|line| line.strip_prefix("DRIVER=")) {
+            let driver = format!("bus/{bus}/drivers/{driver}");
+            fs::create_dir_all(self.root.join("sys").join(&driver)).unwrap();
+            symlink(format!("{up}{driver}"), folder.join("driver")).unwrap();
+        }
     }
 
     fn pci(&self, device: &Pci) {
