@@ -38,17 +38,21 @@ pub struct Extent {
     runs: usize,
     /// Requests of a run.
     requests: u32,
+    /// What is done to the server.
+    faults: &'static [Fault],
 }
 
 /// 20,000 requests for each fault: minutes.
 pub const BENCH: Extent = Extent {
     runs: RUNS,
     requests: 4_000,
+    faults: &Fault::ALL,
 };
-/// 1,000,000 requests for each fault: hours.
+/// 1,000,000 requests for each fault of the server: hours.
 pub const SOAK: Extent = Extent {
     runs: 50,
     requests: 20_000,
+    faults: &[Fault::Killed, Fault::Hung, Fault::Slow],
 };
 
 /// What is done to the server.
@@ -91,7 +95,7 @@ pub async fn measure(extent: Extent) -> Result<Vec<Figure>> {
     let progress = Progress::new();
     let folder = echo::folder()?;
     let mut figures = Vec::new();
-    for fault in Fault::ALL {
+    for &fault in extent.faults {
         let mut tallies = Vec::new();
         for turn in 1..=extent.runs {
             let tally = run(folder.path(), fault, extent.requests).await?;

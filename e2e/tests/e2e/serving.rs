@@ -49,6 +49,15 @@ pub async fn columns(world: &World<'_>) {
             status.summary.latency_p95 != "-" && status.summary.energy != "-"
         })
         .await;
+    let held = |inventory: &perwatt_crds::DeviceInventory| {
+        let devices = inventory.status.iter().flat_map(|status| &status.devices);
+        devices.into_iter().any(|device| device.pod.is_some())
+    };
+    world
+        .product
+        .wait_for_inventory("the kubelet has told who holds the device", "edge-a", held)
+        .await
+        .expect("it is told");
     let settings = settings();
     for (name, arguments) in [
         ("get-inferenceworkloads", "-n audio get inferenceworkloads"),
