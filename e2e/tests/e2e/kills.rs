@@ -72,8 +72,9 @@ pub async fn agent(world: &World<'_>) {
             "-n {NAMESPACE} get pod {name} -o jsonpath={{.metadata.uid}}"
         ))
         .await;
+    let before_kill = restarts(world, NAMESPACE, &name).await;
     kill("perwatt-device-plugin", &uid);
-    restarted(world, NAMESPACE, &name).await;
+    restarted(world, NAMESPACE, &name, &before_kill).await;
     offered(world).await;
     world
         .product
@@ -107,14 +108,20 @@ pub async fn agent(world: &World<'_>) {
     );
 }
 
-/// Waits until a pod's container was started again and is ready.
-async fn restarted(world: &World<'_>, namespace: &str, pod: &str) {
+/// How often a pod's container was started again, and whether it is ready.
+async fn restarts(world: &World<'_>, namespace: &str, pod: &str) -> String {
     let path = "jsonpath={.status.containerStatuses[0].restartCount}/{.status.containerStatuses[0].ready}";
+    world
+        .kubectl(&format!("-n {namespace} get pod {pod} -o {path}"))
+        .await
+}
+
+/// Waits until a pod's container was started again since `before`, and is ready.
+async fn restarted(world: &World<'_>, namespace: &str, pod: &str, before: &str) {
+    let count = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
     until("the container is started again", DEADLINE, || async {
-        let seen = world
-            .kubectl(&format!("-n {namespace} get pod {pod} -o {path}"))
-            .await;
-        if !seen.starts_with("0/") && seen.ends_with("/true") {
+        let seen = restarts(world, namespace, pod).await;
+        if count(&seen) != count(before) && seen.ends_with("/true") {
             Ok(())
         } else {
             Err(seen)
@@ -211,9 +218,10 @@ pub async fn runtime(world: &World<'_>) {
     let pod = pods.first().expect("a pod");
     let name = pod.name_any();
     let epoch = epoch(world, &name).await;
+    let before = restarts(world, WORKLOAD.0, &name).await;
     let killed = now();
     kill("perwatt-runtime", &pod.uid().expect("a uid"));
-    restarted(world, WORKLOAD.0, &name).await;
+    restarted(world, WORKLOAD.0, &name, &before).await;
     let restarted = now();
     assert_eq!(
         self::epoch(world, &name).await,
