@@ -1,9 +1,27 @@
-//! Small file operations that every writer of the agent needs.
+//! Small file operations that several parts of the agent need.
 
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+/// At most one byte more than `most`, so that a reader sees where a file is longer; never waits for a writer.
+///
+/// # Errors
+/// When it cannot be read, or is no regular file.
+pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is no regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Replaces `path` by `content` so that a reader sees the old or the new, never a part.
 ///

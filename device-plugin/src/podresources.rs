@@ -6,16 +6,14 @@
 
 use crate::constants::POD_RESOURCES;
 use crate::known::resource_name;
+use crate::kubelet::connect;
 use crate::quiet::{Quiet, root_cause};
 use crate::state::{Node, Shared};
 use api::pod_resources_lister_client::PodResourcesListerClient;
 use api::{ListPodResourcesRequest, PodResources};
-use hyper_util::rt::TokioIo;
 use perwatt_crds::inventory::PodRef;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tokio::net::UnixStream;
-use tonic::transport::Endpoint;
 
 /// The API as it goes over the wire, generated from `proto/podresources.proto`.
 #[allow(missing_docs, clippy::pedantic)]
@@ -76,15 +74,8 @@ pub async fn list(socket: &Path) -> Result<Vec<PodResources>, PodResourcesError>
         path: socket.to_owned(),
         text,
     };
-    let dial = socket.to_owned();
-    let connector = tower::service_fn(move |_| {
-        let dial = dial.clone();
-        async move { UnixStream::connect(dial).await.map(TokioIo::new) }
-    });
     let call = async {
-        let endpoint = Endpoint::from_static("http://localhost");
-        let channel = endpoint
-            .connect_with_connector(connector)
+        let channel = connect(socket)
             .await
             .map_err(|error| failed(root_cause(&error)))?;
         PodResourcesListerClient::new(channel)

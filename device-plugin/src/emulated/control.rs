@@ -4,11 +4,9 @@
 
 use crate::constants::CONTROL_FILE_BYTES;
 use crate::discovery::Field;
-use crate::files::write_atomically;
+use crate::files::{read_bounded, write_atomically};
 use perwatt_crds::inventory::DeviceHealth;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -117,7 +115,7 @@ pub fn read<T>(control: &Path, key: Key, parse: impl Fn(&str) -> Option<T>) -> F
             key.expects()
         ))
     };
-    let bytes = match read_bytes(&path) {
+    let bytes = match read_bounded(&path, CONTROL_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Field::Absent,
         Err(error) => return invalid(format!("cannot be read ({error})")),
@@ -130,21 +128,6 @@ pub fn read<T>(control: &Path, key: Key, parse: impl Fn(&str) -> Option<T>) -> F
         "" => invalid("is empty".to_owned()),
         text => parse(text).map_or_else(|| invalid(format!("holds \"{}\"", shown(text))), Field::Value),
     }
-}
-
-/// At most one byte more than a control file may hold; never waits for a writer.
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is no regular file",
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(CONTROL_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn shown(text: &str) -> String {

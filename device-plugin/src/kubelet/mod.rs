@@ -11,6 +11,11 @@ pub mod prefer;
 pub mod replicas;
 pub mod service;
 
+use hyper_util::rt::TokioIo;
+use std::path::Path;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Error};
+
 /// The API as it goes over the wire, generated from `proto/deviceplugin.proto`.
 #[allow(missing_docs, clippy::pedantic)]
 pub mod api {
@@ -25,3 +30,19 @@ pub const HEALTHY: &str = "Healthy";
 
 /// What the kubelet calls a device that no new pod may get.
 pub const UNHEALTHY: &str = "Unhealthy";
+
+/// A connection to one of the kubelet's sockets.
+///
+/// # Errors
+/// When nobody answers there.
+pub async fn connect(socket: &Path) -> Result<Channel, Error> {
+    let dial = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let dial = dial.clone();
+        async move { UnixStream::connect(dial).await.map(TokioIo::new) }
+    });
+    // What stands for the host in a request over a unix socket.
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
+}

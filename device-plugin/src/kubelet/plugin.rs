@@ -5,11 +5,11 @@
 //! kubelet watches. Whatever ends it, the next one starts with a new server: the kubelet
 //! refuses, and half forgets, a plugin that registers again on a connection it still has.
 
-use super::VERSION;
 use super::api::RegisterRequest;
 use super::api::device_plugin_server::DevicePluginServer;
 use super::api::registration_client::RegistrationClient;
 use super::service::{Life, Service, options};
+use super::{VERSION, connect};
 use crate::backoff::Backoff;
 use crate::constants::{KUBELET_POLL, REGISTER_DEADLINE, SHUTDOWN_GRACE, WATCH_DEADLINE};
 use crate::files::{Identity, remove_socket};
@@ -19,16 +19,14 @@ use crate::paths::Paths;
 use crate::quiet::{Quiet, root_cause};
 use crate::readiness::Readiness;
 use crate::state::Shared;
-use hyper_util::rt::TokioIo;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Endpoint;
 
 /// Why a profile is not registered.
 #[derive(Debug, thiserror::Error)]
@@ -217,15 +215,8 @@ impl Task {
             path: path.clone(),
             text,
         };
-        let dial = path.clone();
-        let connector = tower::service_fn(move |_| {
-            let dial = dial.clone();
-            async move { UnixStream::connect(dial).await.map(TokioIo::new) }
-        });
         let call = async {
-            let endpoint = Endpoint::from_static("http://localhost");
-            let channel = endpoint
-                .connect_with_connector(connector)
+            let channel = connect(&path)
                 .await
                 .map_err(|error| unreachable(root_cause(&error)))?;
             let request = RegisterRequest {

@@ -1,9 +1,8 @@
 //! Small files of the kernel, read with a bound on what they may hold and without ever waiting.
 
 use crate::discovery::Field;
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::files::read_bounded;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -16,7 +15,7 @@ const MOST_ENTRIES: usize = 128;
 /// The whole text of a small file.
 #[must_use]
 pub fn text(path: &Path) -> Field<String> {
-    match read(path) {
+    match read_bounded(path, MOST_BYTES) {
         Ok(bytes) if bytes.len() as u64 > MOST_BYTES => {
             Field::Invalid(format!("{} holds more than {MOST_BYTES} bytes", path.display()))
         }
@@ -44,20 +43,6 @@ fn tells_nothing(error: &io::Error) -> bool {
         || error
             .raw_os_error()
             .is_some_and(|code| quiet.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is no regular file",
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The first line, at most 64 characters without control characters.

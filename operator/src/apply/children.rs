@@ -1,6 +1,6 @@
 //! A workload's children other than its pods: Service, disruption budget, history.
 
-use super::{Applied, ApplyError, covers};
+use super::{ApplyError, covers};
 use crate::build::budget::build_budget;
 use crate::build::history::{Step, build_entry, determine_steps};
 use crate::build::service::build_service;
@@ -68,27 +68,23 @@ impl<'a> Children<'a> {
             .collect()
     }
 
-    async fn apply_service(&self, workload: &InferenceWorkload) -> Result<Applied, ApplyError> {
+    async fn apply_service(&self, workload: &InferenceWorkload) -> Result<(), ApplyError> {
         let observed = observed(&self.stores.services, workload);
         apply_child(self.client, &build_service(workload), observed.as_deref()).await
     }
 
-    async fn apply_budget(&self, workload: &InferenceWorkload) -> Result<Applied, ApplyError> {
+    async fn apply_budget(&self, workload: &InferenceWorkload) -> Result<(), ApplyError> {
         let observed = observed(&self.stores.budgets, workload);
         match (build_budget(workload), observed) {
             (Some(wanted), observed) => apply_child(self.client, &wanted, observed.as_deref()).await,
             (None, Some(superfluous)) => remove_child(self.client, &*superfluous).await,
-            (None, None) => Ok(Applied::Already),
+            (None, None) => Ok(()),
         }
     }
 
-    async fn apply_history(
-        &self,
-        key: &WorkloadKey,
-        workload: &InferenceWorkload,
-    ) -> Result<Applied, ApplyError> {
+    async fn apply_history(&self, key: &WorkloadKey, workload: &InferenceWorkload) -> Result<(), ApplyError> {
         let Some(planned) = self.snapshot.world.workloads.get(key) else {
-            return Ok(Applied::Already);
+            return Ok(());
         };
         let history = self.histories.get(key).map_or(&[][..], Vec::as_slice);
         let none = BTreeSet::new();
@@ -106,7 +102,7 @@ impl<'a> Children<'a> {
                 Step::Remove { name, uid } => remove(&api, &name, uid).await?,
             }
         }
-        Ok(Applied::Done)
+        Ok(())
     }
 }
 
@@ -132,7 +128,7 @@ where
 }
 
 /// Applies a child where it is not as it should be.
-async fn apply_child<K>(client: &Client, wanted: &K, observed: Option<&K>) -> Result<Applied, ApplyError>
+async fn apply_child<K>(client: &Client, wanted: &K, observed: Option<&K>) -> Result<(), ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Serialize
@@ -141,24 +137,23 @@ where
         + Debug,
 {
     if observed.is_some_and(|observed| covers(&as_json(observed), &as_json(wanted))) {
-        return Ok(Applied::Already);
+        return Ok(());
     }
     let name = wanted.name_any();
     let api: Api<K> = Api::namespaced(client.clone(), &wanted.namespace().unwrap_or_default());
     let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
     let applied = api.patch(&name, &parameters, &Patch::Apply(wanted)).await;
     applied
-        .map(|_| Applied::Done)
+        .map(|_| ())
         .map_err(|source| failed::<K>("apply", &name, source))
 }
 
-async fn remove_child<K>(client: &Client, child: &K) -> Result<Applied, ApplyError>
+async fn remove_child<K>(client: &Client, child: &K) -> Result<(), ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
 {
     let api: Api<K> = Api::namespaced(client.clone(), &child.namespace().unwrap_or_default());
-    remove(&api, &child.name_any(), child.uid().unwrap_or_default()).await?;
-    Ok(Applied::Done)
+    remove(&api, &child.name_any(), child.uid().unwrap_or_default()).await
 }
 
 /// An entry that is there already was added on an older snapshot.
