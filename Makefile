@@ -87,8 +87,8 @@ bench: $(if $(filter runtime-% planner-% agent-% canary-%,$(NAME)),,parts) build
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
 .PHONY: soak
-soak: build ## Canaries in full, and a million requests for each fault of a variant's server: hours
-	@$(BIN)/perwatt-e2e soak
+soak: build ## Canaries in full, and a million requests for each fault of a variant's server: hours (make soak NAME=runtime-failover for one)
+	@$(BIN)/perwatt-e2e soak $(NAME)
 
 FUZZ_COUNT ?= 20000
 .PHONY: fuzz

@@ -64,8 +64,11 @@ enum Action {
         #[arg(long, conflicts_with = "name")]
         list: bool,
     },
-    /// Measure what a fault of a variant's server costs, with a million requests for each fault: about two and a half hours.
-    Soak,
+    /// Measure canaries in full, and what a fault of a variant's server costs with a million requests for each fault: hours.
+    Soak {
+        /// Name of one of them; all where it is left out.
+        name: Option<String>,
+    },
     /// Stream a recording to a Service and print every reply as a line of JSON.
     #[command(hide = true)]
     Stream(StreamOptions),
@@ -107,7 +110,7 @@ pub async fn run(arguments: Arguments) -> product::Result<()> {
             Ok(())
         }
         Action::Bench { name, .. } => bench::run(name.as_deref()).await,
-        Action::Soak => bench::soak().await,
+        Action::Soak { name } => bench::soak(name.as_deref()).await,
         Action::CallOnnx(options) => bench::call_onnx(&options),
         Action::Stream(options) => stream(options).await,
         Action::Ask(options) => ask(options).await,
@@ -121,7 +124,7 @@ async fn manage(action: Action) -> Result<()> {
         Action::Demo
         | Action::Images
         | Action::Bench { .. }
-        | Action::Soak
+        | Action::Soak { .. }
         | Action::CallOnnx(_)
         | Action::Stream(_)
         | Action::Ask(_) => Ok(()),

@@ -26,8 +26,6 @@ use actors::{Process, Proxy};
 use sender::Sender;
 use tally::{Moments, Tally, upper_bound};
 
-/// Time from one request to the next.
-const INTERVAL: Duration = Duration::from_millis(2);
 /// How much later a slow server's bytes come.
 const SLOWNESS: Duration = Duration::from_millis(500);
 
@@ -38,6 +36,8 @@ pub struct Extent {
     runs: usize,
     /// Requests of a run.
     requests: u32,
+    /// Time from one request to the next.
+    interval: Duration,
     /// What is done to the server.
     faults: &'static [Fault],
 }
@@ -46,12 +46,14 @@ pub struct Extent {
 pub const BENCH: Extent = Extent {
     runs: RUNS,
     requests: 4_000,
+    interval: Duration::from_millis(2),
     faults: &Fault::ALL,
 };
-/// 1,000,000 requests for each fault of the server: hours.
+/// 1,000,000 requests for each fault of the server, twice as many a second: an hour.
 pub const SOAK: Extent = Extent {
     runs: 50,
     requests: 20_000,
+    interval: Duration::from_millis(1),
     faults: &[Fault::Killed, Fault::Hung, Fault::Slow],
 };
 
@@ -98,7 +100,7 @@ pub async fn measure(extent: Extent) -> Result<Vec<Figure>> {
     for &fault in extent.faults {
         let mut tallies = Vec::new();
         for turn in 1..=extent.runs {
-            let tally = run(folder.path(), fault, extent.requests).await?;
+            let tally = run(folder.path(), fault, extent).await?;
             let (failed, slowest) = (tally.failed, tally.slowest_milliseconds());
             progress.say(format!(
                 "{}: run {turn} of {}: {failed} of {} requests failed, the slowest took {slowest:.1} ms",
@@ -183,7 +185,7 @@ fn describe(fault: Fault, tallies: &[Tally]) -> Vec<Figure> {
 }
 
 /// One run with new processes.
-async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
+async fn run(folder: &Path, fault: Fault, extent: Extent) -> Result<Tally> {
     let hub_address = free_port()?;
     let mut hub = Process::start(folder, hub_address, None).await?;
     let proxy = Proxy::start(hub_address).await?;
@@ -203,11 +205,11 @@ async fn run(folder: &Path, fault: Fault, requests: u32) -> Result<Tally> {
     let mut runtime = Process::start(folder, address, Some(&config)).await?;
     let sender = Sender::new(address)?;
 
-    let moments = Moments::of(requests, INTERVAL);
+    let moments = Moments::of(extent.requests, extent.interval);
     let mut answers = JoinSet::new();
     let began = Instant::now() + Duration::from_millis(100);
-    for number in 0..requests {
-        let due = INTERVAL * number;
+    for number in 0..extent.requests {
+        let due = extent.interval * number;
         sleep_until(began + due).await;
         if due == moments.fault {
             begin(fault, &hub, &proxy)?;
