@@ -73,7 +73,10 @@ pub async fn soak(name: Option<&str>) -> Result<()> {
     if let Some(unknown) = name.filter(|name| !SOAKS.contains(name)) {
         return Err(unknown_name(unknown, &SOAKS));
     }
-    for soak in SOAKS.into_iter().filter(|soak| name.is_none_or(|name| name == *soak)) {
+    for soak in SOAKS
+        .into_iter()
+        .filter(|soak| name.is_none_or(|name| name == *soak))
+    {
         match soak {
             "runtime-failover" => figure::write("soak", &failover::measure(failover::SOAK).await?)?,
             other => figure::write(other, &measure(other).await?)?,
@@ -101,7 +104,10 @@ async fn measure(name: &str) -> Result<Vec<Figure>> {
 }
 
 fn unknown_name(name: &str, names: &[&str]) -> Error {
-    Error::Client(format!("there is no figure {name:?}; there are: {}", names.join(", ")))
+    Error::Client(format!(
+        "there is no figure {name:?}; there are: {}",
+        names.join(", ")
+    ))
 }
 
 /// What could not be done, and why.
