@@ -81,9 +81,9 @@ reference: model peers ## Answers of the backends against onnxruntime and LiteRT
 peers: tools
 	@tools/step "references" runtime/tests/reference/set-up "$(PERWATT_REFERENCE_DIR)"
 
-# Only the main job needs a cluster. What else a figure compares with, it installs itself.
+# The main job and the agent need a cluster. What else a figure compares with, it installs itself.
 .PHONY: bench
-bench: $(if $(filter runtime-% planner-% agent-% canary-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
+bench: $(if $(filter runtime-% planner-% agent-energy canary-%,$(NAME)),,parts) build model ## Figures, as JSON in target/bench (make bench NAME=main-job for one)
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
 .PHONY: soak

@@ -1,11 +1,15 @@
-//! Figures, written as JSON: of the main job on the real cluster, of the planner alone, of the runtime beside its peers,
-//! and of verdicts on simulated rollouts.
+//! Figures, written as JSON: of the main job and the agent on the real cluster, of the planner alone, of the
+//! runtime beside its peers, and of verdicts on simulated rollouts.
 //!
-//! A module for each figure; what they share is [`figure`] (how one is kept), [`wire`] (how the runtime and its peer
-//! are asked), [`server`] (the two as processes) and [`install`] (what a peer needs). `docs/benchmarks.md` says what
-//! each figure means.
+//! A module for each figure; what they share is [`figure`] (how one is kept), [`cluster`] (the one that a figure needs),
+//! [`processes`] (what the kernel counts of a process), [`wire`] (how the runtime and its peer are asked), [`server`]
+//! (the two as processes) and [`install`] (what a peer needs). `docs/benchmarks.md` says what each figure means.
 
+mod agent_footprint;
+mod agent_health;
+mod agent_restart;
 mod canary;
+mod cluster;
 mod echo;
 mod energy;
 mod failover;
@@ -20,6 +24,7 @@ mod main_job;
 mod onnx;
 mod overhead;
 mod planner;
+mod processes;
 mod server;
 mod spiking;
 mod throughput;
@@ -33,7 +38,7 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 15] = [
     "main-job",
     "planner-scale",
     "planner-quality",
@@ -44,6 +49,9 @@ pub const NAMES: [&str; 12] = [
     "runtime-spiking",
     "runtime-failover",
     "agent-energy",
+    "agent-health",
+    "agent-footprint",
+    "agent-restart",
     "canary-validity",
     "canary-power",
 ];
@@ -97,6 +105,9 @@ async fn measure(name: &str) -> Result<Vec<Figure>> {
         "runtime-spiking" => spiking::measure(),
         "runtime-failover" => failover::measure(failover::BENCH).await,
         "agent-energy" => Ok(energy::measure()),
+        "agent-health" => agent_health::measure().await,
+        "agent-footprint" => agent_footprint::measure().await,
+        "agent-restart" => agent_restart::measure().await,
         "canary-validity" => Ok(canary::validity()),
         "canary-power" => Ok(canary::power()),
         other => Err(unknown_name(other, &NAMES)),

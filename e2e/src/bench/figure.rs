@@ -55,6 +55,21 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The smallest value that so many per cent do not exceed; NaN of none.
+pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).copied().unwrap_or(f64::NAN)
+}
+
+/// p50, p99 and the largest of many measurements of one thing.
+pub fn spread(name: &str, mut values: Vec<f64>, unit: &'static str) -> [Figure; 3] {
+    values.sort_by(f64::total_cmp);
+    [("p50", 50), ("p99", 99), ("max", 100)].map(|(label, percent)| {
+        let value = percentile(&values, percent);
+        Figure::new(&format!("{name}, {label}"), value, unit, values.len())
+    })
+}
+
 /// Processor, cores and memory.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

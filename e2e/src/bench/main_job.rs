@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use super::figure::{Figure, RUNS, median};
-use crate::cluster::{Cluster, ClusterOptions};
+use super::{cluster, processes};
+use crate::cluster::Cluster;
 use crate::demo::{self, Script, WORKLOAD};
 use crate::product::install::Product;
 use crate::product::traffic::{StreamOptions, Traffic, now, service_url};
@@ -16,13 +17,7 @@ use crate::wait::{DEADLINE, until};
 pub async fn measure() -> Result<Vec<Figure>> {
     let progress = Progress::new();
     let began = Instant::now();
-    let options = ClusterOptions {
-        name: "bench".into(),
-        nodes: demo::nodes(),
-        port: 0,
-        progress: progress.clone(),
-    };
-    let cluster = Cluster::start(options).await?;
+    let cluster = cluster::start(demo::nodes(), &progress).await?;
     let product = Product::install(&cluster, &progress).await?;
     let model = product.load_model(Example::SPEECH_GATE).await?;
     let mut figures = vec![Figure::new("set-up, warm", began.elapsed().as_secs_f64(), "s", 1)];
@@ -162,14 +157,9 @@ async fn delete(product: &Product<'_>) -> Result<()> {
 fn peak_memory(cluster: &Cluster, program: &str) -> Result<f64> {
     let peaks = crate::product::processes(program, cluster.state().name())
         .into_iter()
-        .filter_map(|pid| {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-            line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok()
-        });
+        .filter_map(|pid| processes::peak_mebibytes(pid).ok());
     peaks
         .max_by(f64::total_cmp)
-        .map(|kib| kib / 1024.0)
         .ok_or_else(|| Error::Client(format!("no process of {program}")))
 }
 

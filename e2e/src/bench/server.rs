@@ -12,14 +12,12 @@ use super::echo::NAME;
 use super::http1::{Connection, Request};
 use super::load::SERVER_CORE;
 use super::onnx::SILENCE;
-use super::{failed, install};
+use super::{failed, install, processes};
 use crate::product::{Error, Result};
 use crate::{programs, project};
 
 /// A server that is not ready by then never will be.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a second the kernel counts processor time; the same on every Linux that matters.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// The peer's version, as its requirements pin it.
 pub const PEER: &str = "MLServer 1.7.1 with ONNX Runtime 1.32.0";
 
@@ -112,29 +110,17 @@ impl Server {
     }
 
     /// Seconds of processor time that it has used.
-    #[allow(clippy::cast_precision_loss, reason = "ticks of a short run")]
     pub fn processor_seconds(&self) -> Result<f64> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-        // The name in brackets may hold anything; user and system time are the 12th and 13th field after it.
-        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-        let ticks: u64 = after
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse::<u64>().ok())
-            .sum();
-        Ok(ticks as f64 / TICKS_PER_SECOND)
+        processes::processor_seconds(self.pid())
     }
 
     /// MiB of memory that is resident now.
     pub fn resident_mebibytes(&self) -> Result<f64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());
-        kib.map(|kib| kib / 1024.0)
-            .ok_or_else(|| Error::Client(format!("{path} tells no resident memory")))
+        processes::resident_mebibytes(self.pid())
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
     }
 }
 

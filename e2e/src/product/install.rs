@@ -171,23 +171,27 @@ impl<'a> Product<'a> {
     /// # Errors
     /// When there is none.
     pub async fn agent(&self, node: &str) -> Result<String> {
+        Ok(self.agent_pod(node).await?.name_any())
+    }
+
+    /// The agent's pod on a node.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn agent_pod(&self, node: &str) -> Result<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client()?, NAMESPACE);
         let on_node = ListParams::default()
             .labels("app.kubernetes.io/name=perwatt-device-plugin")
             .fields(&format!("spec.nodeName={node}"));
         let pods = &pods;
         let on_node = &on_node;
-        let name = until("an agent pod", DEADLINE, || async move {
+        let pod = until("an agent pod", DEADLINE, || async move {
             let found = pods.list(on_node).await.map_err(|error| error.to_string())?;
-            let alive = found
-                .items
-                .iter()
-                .find(|pod| pod.metadata.deletion_timestamp.is_none());
-            alive
-                .map(ResourceExt::name_any)
-                .ok_or_else(|| format!("no agent on {node}"))
+            let alive = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+            let alive = found.items.into_iter().find(alive);
+            alive.ok_or_else(|| format!("no agent on {node}"))
         });
-        Ok(name.await?)
+        Ok(pod.await?)
     }
 
     /// The command by which a user changes an emulated device.

@@ -1,6 +1,7 @@
 //! The product on a cluster: installed by Helm, with the demo's model, and
 //! traffic through it. What the demo and the end-to-end tests share.
 
+pub mod devices;
 pub mod grpc;
 pub mod install;
 pub mod samples;
@@ -10,6 +11,7 @@ pub mod traffic;
 use std::path::PathBuf;
 
 use perwatt_model::ModelFolder;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cluster::Error as ClusterError;
 use crate::wait::TimedOut;
@@ -147,4 +149,20 @@ pub fn processes(program: &str, part: &str) -> Vec<i32> {
             (read("comm").trim() == kept && read("cgroup").contains(part)).then_some(pid)
         })
         .collect()
+}
+
+/// Kills these processes at once, by pid.
+///
+/// # Errors
+/// When there is none, or one cannot be killed.
+pub fn kill(program: &str, part: &str) -> Result<()> {
+    let failed = |why: String| Error::Client(format!("killing {program} in {part}: {why}"));
+    let pids = processes(program, part);
+    if pids.is_empty() {
+        return Err(failed("it does not run".into()));
+    }
+    for pid in pids.into_iter().filter_map(Pid::from_raw) {
+        kill_process(pid, Signal::KILL).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(())
 }

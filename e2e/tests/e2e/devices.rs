@@ -3,18 +3,16 @@
 
 use crate::kills::kill;
 use crate::support::World;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use perwatt_crds::DeviceInventory;
 use perwatt_crds::inventory::DeviceHealth::{self, Degraded, Healthy, Unhealthy, Unknown};
-use perwatt_device_plugin::podresources;
+use perwatt_e2e::product::devices::NodeDevices;
 use perwatt_e2e::product::install::NAMESPACE;
 use perwatt_e2e::wait::{DEADLINE, until};
 use std::path::PathBuf;
 
 const NODE: &str = "edge-a";
 const PROFILE: &str = "faulty-emulated";
-const RESOURCE: &str = "perwatt.dev/faulty-emulated";
 const HOLDER: &str = "holder";
 
 const PROFILE_OF: &str = "apiVersion: perwatt.dev/v1alpha1
@@ -267,13 +265,8 @@ impl<'a> Devices<'a> {
 
     async fn compare(&self, wanted: &std::collections::BTreeMap<String, DeviceHealth>) -> Result<(), String> {
         let client = self.world.cluster.client().map_err(|error| error.to_string())?;
-        let inventories: Api<DeviceInventory> = Api::all(client.clone());
-        let inventory = inventories.get(NODE).await.map_err(|error| error.to_string())?;
-        let devices = inventory.status.unwrap_or_default().devices;
-        let ours: Vec<_> = devices
-            .iter()
-            .filter(|device| device.profile == PROFILE)
-            .collect();
+        let views = views(self.world);
+        let ours = views.inventory().await.map_err(|error| error.to_string())?;
         let healths = ours
             .iter()
             .map(|device| (device.id.clone(), device.health))
@@ -281,25 +274,13 @@ impl<'a> Devices<'a> {
         if *wanted != healths {
             return Err(format!("the inventory says {healths:?}"));
         }
-        let nodes: Api<Node> = Api::all(client.clone());
-        let status = nodes.get(NODE).await.map_err(|error| error.to_string())?.status;
-        let status = status.unwrap_or_default();
-        let count = |amounts: Option<std::collections::BTreeMap<String, _>>| -> String {
-            let amounts = amounts.unwrap_or_default();
-            amounts.get(RESOURCE).map_or(
-                "0".into(),
-                |amount: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| amount.0.clone(),
-            )
-        };
+        let offered = views.offered().await.map_err(|error| error.to_string())?;
         let usable = wanted
             .values()
             .filter(|health| matches!(health, Healthy | Degraded))
             .count();
-        let (capacity, allocatable) = (count(status.capacity), count(status.allocatable));
-        if (capacity.as_str(), allocatable.as_str()) != (&wanted.len().to_string(), &usable.to_string()) {
-            return Err(format!(
-                "the kubelet says {allocatable} of {capacity} are allocatable"
-            ));
+        if (offered.capacity, offered.allocatable) != (wanted.len(), usable) {
+            return Err(format!("the kubelet says {offered:?}"));
         }
         // Without a profile nobody tells who holds what; the kubelet remembers.
         if wanted.is_empty() {
@@ -366,12 +347,8 @@ impl<'a> Devices<'a> {
     }
 
     async fn agent_uid(&self) -> String {
-        let name = self.world.product.agent(NODE).await.expect("an agent");
-        self.world
-            .kubectl(&format!(
-                "-n {NAMESPACE} get pod {name} -o jsonpath={{.metadata.uid}}"
-            ))
-            .await
+        let pod = self.world.product.agent_pod(NODE).await.expect("an agent");
+        pod.metadata.uid.expect("a uid")
     }
 
     async fn kill_agent(&self) {
@@ -386,15 +363,10 @@ async fn apply_profile(world: &World<'_>, count: u32) {
 
 /// The devices of our resource that the kubelet has given to pods.
 async fn given(world: &World<'_>) -> Result<Vec<String>, String> {
-    let node = world.cluster.node(NODE).expect("a node");
-    let socket = node.kubelet_dir().join("pod-resources/kubelet.sock");
-    let pods = podresources::list(&socket)
-        .await
-        .map_err(|error| error.to_string())?;
-    let devices = pods
-        .iter()
-        .flat_map(|pod| &pod.containers)
-        .flat_map(|container| &container.devices);
-    let ours = devices.filter(|devices| devices.resource_name == RESOURCE);
-    Ok(ours.flat_map(|devices| devices.device_ids.clone()).collect())
+    let given = views(world).given().await.map_err(|error| error.to_string())?;
+    Ok(given.into_iter().map(|(device, _)| device).collect())
+}
+
+fn views<'a>(world: &World<'a>) -> NodeDevices<'a> {
+    NodeDevices::new(world.cluster, NODE, PROFILE).expect("a node")
 }

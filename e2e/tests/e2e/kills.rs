@@ -5,18 +5,12 @@ use kube::ResourceExt;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_e2e::demo::{self, WORKLOAD};
 use perwatt_e2e::product::install::NAMESPACE;
-use perwatt_e2e::product::processes;
 use perwatt_e2e::product::traffic::{Traffic, now, tally};
 use perwatt_e2e::wait::{DEADLINE, until};
-use rustix::process::{Pid, Signal, kill_process};
 
 /// Kills the processes of a program inside one pod, by pid: its control group names the pod.
 pub fn kill(program: &str, pod_uid: &str) {
-    let pids = processes(program, pod_uid);
-    assert!(!pids.is_empty(), "{program} runs in pod {pod_uid}");
-    for pid in pids {
-        kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
-    }
+    perwatt_e2e::product::kill(program, pod_uid).expect("killed");
 }
 
 async fn operator_uid(world: &World<'_>) -> String {

@@ -8,7 +8,7 @@ use perwatt_planner::world::PodState;
 use perwatt_planner::{Changed, Plan, World, plan, replan};
 
 use super::fleet::{at, carry_out, fleet};
-use crate::bench::figure::{Figure, RUNS, median};
+use crate::bench::figure::{Figure, RUNS, median, percentile};
 use crate::product::Result;
 
 /// Workloads of every fleet.
@@ -163,9 +163,4 @@ fn set_health(devices: &mut [perwatt_planner::world::Device], health: DeviceHeal
     if let Some(device) = devices.first_mut() {
         device.health = health;
     }
-}
-
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(place).copied().unwrap_or(f64::NAN)
 }
