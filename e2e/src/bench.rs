@@ -1,4 +1,4 @@
-//! Figures, written as JSON: of the main job and the agent on the real cluster, of the planner alone, of the
+//! Figures, written as JSON: of the main job, the agent and fallback on the real cluster, of the planner alone, of the
 //! runtime beside its peers, and of verdicts on simulated rollouts.
 //!
 //! A module for each figure; what they share is [`figure`] (how one is kept), [`cluster`] (the one that a figure needs),
@@ -13,6 +13,7 @@ mod cluster;
 mod echo;
 mod energy;
 mod failover;
+mod fallback;
 mod figure;
 mod footprint;
 mod grpc;
@@ -38,7 +39,7 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "main-job",
     "planner-scale",
     "planner-quality",
@@ -52,6 +53,7 @@ pub const NAMES: [&str; 15] = [
     "agent-health",
     "agent-footprint",
     "agent-restart",
+    "fallback-e2e",
     "canary-validity",
     "canary-power",
 ];
@@ -108,6 +110,7 @@ async fn measure(name: &str) -> Result<Vec<Figure>> {
         "agent-health" => agent_health::measure().await,
         "agent-footprint" => agent_footprint::measure().await,
         "agent-restart" => agent_restart::measure().await,
+        "fallback-e2e" => fallback::measure().await,
         "canary-validity" => Ok(canary::validity()),
         "canary-power" => Ok(canary::power()),
         other => Err(unknown_name(other, &NAMES)),

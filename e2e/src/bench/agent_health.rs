@@ -71,41 +71,32 @@ pub async fn measure() -> Result<Vec<Figure>> {
     let progress = &progress;
     let measured = NODES.map(|(node, fault)| suffer(&cluster, node, fault, progress));
     let measured = try_join_all(measured).await?;
-    let figures = [
-        (Fault::Told, "fault that the device tells of"),
-        (Fault::Silent, "fault that only the next probe finds"),
-    ];
-    let figures = figures.into_iter().flat_map(|(fault, what)| {
-        let of_kind = NODES
+    cluster.stop().await?;
+    let of_kind = |fault, what: &str| {
+        let nodes = NODES
             .iter()
             .zip(&measured)
             .filter(|((_, kind), _)| *kind == fault);
-        let delays: Vec<_> = of_kind.flat_map(|(_, delays)| delays).collect();
-        let of = |value: &dyn Fn(&Delays) -> Duration| {
-            delays
-                .iter()
-                .map(|delays| value(delays).as_secs_f64() * 1e3)
-                .collect()
-        };
-        [
-            spread(&format!("{what} to the kubelet"), of(&|each| each.kubelet), "ms"),
-            spread(
-                &format!("{what} to the DeviceInventory"),
-                of(&|each| each.inventory),
-                "ms",
-            ),
-            spread(
-                &format!("{what} to allocatable in the node's status"),
-                of(&|each| each.node),
-                "ms",
-            ),
-        ]
-        .into_iter()
-        .flatten()
-    });
-    let figures = figures.collect();
-    cluster.stop().await?;
+        figures(what, &nodes.flat_map(|(_, delays)| delays).collect::<Vec<_>>())
+    };
+    let mut figures = of_kind(Fault::Told, "fault that the device tells of");
+    figures.extend(of_kind(Fault::Silent, "fault that only the next probe finds"));
     Ok(figures)
+}
+
+fn figures(what: &str, delays: &[&Delays]) -> Vec<Figure> {
+    let to = |whom: &str, delay: &dyn Fn(&Delays) -> Duration| {
+        let milliseconds = delays.iter().map(|delays| delay(delays).as_secs_f64() * 1e3);
+        spread(&format!("{what} to {whom}"), milliseconds.collect(), "ms")
+    };
+    [
+        to("the kubelet", &|delays| delays.kubelet),
+        to("the DeviceInventory", &|delays| delays.inventory),
+        to("allocatable in the node's status", &|delays| delays.node),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn profile() -> String {
