@@ -172,7 +172,7 @@ async fn cluster(progress: &Progress) -> Result<Cluster, ClusterError> {
     }
 }
 
-/// Loads an example's model, applies its manifests, and waits until `variant` serves and nothing changes.
+/// Loads an example's model, applies its manifests, and waits until `variant` alone serves and nothing changes.
 ///
 /// # Errors
 /// When a step does not come about.
@@ -184,7 +184,8 @@ pub async fn place(product: &Product<'_>, example: Example, variant: &str) -> Re
     };
     let what = format!("{} serves from {variant}", example.name);
     product.wait_for_status(&what, example.workload(), serves).await?;
-    Ok(())
+    // One that still drains would answer too.
+    product.wait_for_pods(example.workload(), 1).await
 }
 
 /// Streams the whole recording once, four times faster than it was spoken.

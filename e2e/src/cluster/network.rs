@@ -99,6 +99,14 @@ fn member_batch(place: usize, nodes: usize) -> String {
     batch
 }
 
+/// Plugs the node at this place of the list out of the bridge, or in again. Inside it everything goes on.
+pub(crate) fn plug(state: &State, place: usize, connected: bool) -> Result<()> {
+    // The control plane has the first port.
+    let port = format!("port{}", place + 1);
+    let set = if connected { "up" } else { "down" };
+    ip(&["-n", &state.namespace(BRIDGE), "link", "set", &port, set], "")
+}
+
 /// Removes whatever namespaces of the cluster there are.
 pub(crate) fn remove(state: &State) -> std::result::Result<(), String> {
     let Ok(entries) = std::fs::read_dir("/run/netns") else {

@@ -11,7 +11,7 @@ use super::config::{self, KUBELET_HEALTH, NodeSettings, PROXY_HEALTH};
 use super::control_plane::{kubeconfig, write_kubeconfig};
 use super::error::{Error, Result};
 use super::forward::Forward;
-use super::network::{healthy, node_address, pod_subnet};
+use super::network::{self, healthy, node_address, pod_subnet};
 use super::preflight::snapshotter;
 use super::process::{Launcher, Part, Process, tail};
 use super::state::{NodeRecord, State, create_folder, write_file};
@@ -195,6 +195,16 @@ impl Node {
     pub async fn restart_containerd(&self) -> Result<()> {
         self.kill_containerd().await?;
         self.start_containerd().await
+    }
+
+    /// Cuts the node off from every other and from the API server. What is on it goes on.
+    pub fn disconnect(&self) -> Result<()> {
+        network::plug(self.state(), self.place, false)
+    }
+
+    /// Ends that.
+    pub fn reconnect(&self) -> Result<()> {
+        network::plug(self.state(), self.place, true)
     }
 
     /// Names of the node's parts, also of their logs.

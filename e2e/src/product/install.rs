@@ -142,6 +142,24 @@ impl<'a> Product<'a> {
         Ok(status.await?)
     }
 
+    /// Waits until a workload has this many pods, those included that are being deleted.
+    ///
+    /// # Errors
+    /// When it does not come about.
+    pub async fn wait_for_pods(&self, (namespace, name): (&str, &str), wanted: usize) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.client()?, namespace);
+        let ours = ListParams::default().labels(&format!("perwatt.dev/workload={name}"));
+        let (pods, ours) = (&pods, &ours);
+        let counted = until("as many pods as wanted", DEADLINE, || async move {
+            let found = pods.list(ours).await.map_err(|error| error.to_string())?;
+            match found.items.len() {
+                count if count == wanted => Ok(()),
+                count => Err(format!("{count} pods of {name}, not {wanted}")),
+            }
+        });
+        Ok(counted.await?)
+    }
+
     /// Waits until the inventory of a node says what `wanted` asks.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod kills;
 mod serving;
 mod sidecar;
 mod support;
+mod triggers;
 
 use perwatt_e2e::cluster::{Cluster, ClusterOptions};
 use perwatt_e2e::demo;
@@ -160,6 +161,18 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run(
             "the kubelet's view of devices and ours are the same after every fault",
             devices::faults(&world),
+        )
+        .await;
+    steps
+        .run(
+            "a device lost, a device too hot, a budget exceeded: the slot moves and loses no request",
+            triggers::of_devices(&world),
+        )
+        .await;
+    steps
+        .run(
+            "a node that nobody can reach goes on serving",
+            triggers::disconnected(&world),
         )
         .await;
     steps

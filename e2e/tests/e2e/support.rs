@@ -6,7 +6,6 @@ use kube::api::{Api, ListParams};
 use perwatt_crds::InferenceWorkloadStatus;
 use perwatt_e2e::cluster::Cluster;
 use perwatt_e2e::product::install::Product;
-use perwatt_e2e::wait::{DEADLINE, until};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -97,26 +96,11 @@ impl World<'_> {
         self.count(namespace, workload, 1).await;
     }
 
-    /// Waits until a workload has this many pods, those included that are being deleted.
     async fn count(&self, namespace: &str, workload: &str, wanted: usize) {
-        let ours = ListParams::default().labels(&format!("perwatt.dev/workload={workload}"));
-        let ours = &ours;
-        until("as many pods as wanted", DEADLINE, || async move {
-            let api: Api<Pod> = Api::namespaced(self.cluster.client().expect("a client"), namespace);
-            let found = api
-                .list(ours)
-                .await
-                .map_err(|error| error.to_string())?
-                .items
-                .len();
-            if found == wanted {
-                Ok(())
-            } else {
-                Err(format!("{found} pods, not {wanted}"))
-            }
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
+        self.product
+            .wait_for_pods((namespace, workload), wanted)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Deletes a workload and waits until its pods are gone.
