@@ -1,8 +1,9 @@
-//! Figures, written as JSON: of the main job, the agent and fallback on the real cluster, of the planner alone, of the
-//! runtime beside its peers, and of verdicts on simulated rollouts.
+//! Figures, written as JSON: of the main job, the agent and fallback on the real cluster, of placement and the operator
+//! in a fleet of played nodes, of the planner alone, of the runtime beside its peers, and of verdicts on simulated
+//! rollouts.
 //!
 //! A module for each figure; what they share is [`figure`] (how one is kept), [`cluster`] (the one that a figure needs),
-//! [`processes`] (what the kernel counts of a process), [`wire`] (how the runtime and its peer are asked), [`server`]
+//! [`fleet`] (one with thousands of nodes), [`processes`] (what the kernel counts of a process), [`wire`] (how the runtime and its peer are asked), [`server`]
 //! (the two as processes) and [`install`] (what a peer needs). `docs/benchmarks.md` says what each figure means.
 
 mod agent_footprint;
@@ -15,6 +16,7 @@ mod energy;
 mod failover;
 mod fallback;
 mod figure;
+mod fleet;
 mod footprint;
 mod grpc;
 mod http1;
@@ -23,7 +25,9 @@ mod install;
 mod load;
 mod main_job;
 mod onnx;
+mod operator_footprint;
 mod overhead;
+mod placement;
 mod planner;
 mod processes;
 mod server;
@@ -39,10 +43,12 @@ pub use onnx::direct::{CallOptions, call as call_onnx};
 use crate::product::{Error, Result};
 
 /// The figures that can be measured, in the order in which all are.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 18] = [
     "main-job",
     "planner-scale",
     "planner-quality",
+    "placement-e2e",
+    "operator-footprint",
     "runtime-overhead",
     "runtime-throughput",
     "runtime-footprint",
@@ -100,6 +106,8 @@ async fn measure(name: &str) -> Result<Vec<Figure>> {
         "main-job" => main_job::measure().await,
         "planner-scale" => planner::scale::measure(),
         "planner-quality" => planner::quality::measure(),
+        "placement-e2e" => placement::measure().await,
+        "operator-footprint" => operator_footprint::measure().await,
         "runtime-overhead" => overhead::measure(),
         "runtime-throughput" => throughput::measure(),
         "runtime-footprint" => footprint::measure(),

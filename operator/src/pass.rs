@@ -113,14 +113,18 @@ impl Pass {
             .collect::<Vec<_>>()
             .await;
         let mut due = NOTHING_DUE;
+        let mut done = Vec::new();
         for (change, result) in results {
             self.count(change, &result);
             match result {
-                Ok(Applied::Done) => self.tell(snapshot, change).await,
+                Ok(Applied::Done) => done.push(change),
                 Ok(Applied::Already) => {}
                 Err(error) => due = due.min(self.retry(&error)),
             }
         }
+        stream::iter(done)
+            .for_each_concurrent(CONCURRENT, |change| self.tell(snapshot, change))
+            .await;
         due
     }
 

@@ -36,12 +36,23 @@ pub fn speech_gate() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// What plays kubelets.
+pub fn kwok() -> Result<PathBuf> {
+    let mut command = Command::new(project().join("e2e/kwok/build"));
+    let printed = run(command.arg(cache()))?;
+    Ok(PathBuf::from(printed.trim()))
+}
+
+/// Runs a script; gives what it printed on standard output.
+fn run(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}").replace('"', "");
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.status().map_err(|error| failed(&shown, error))?;
-    if status.success() {
-        return Ok(());
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().map_err(|error| failed(&shown, error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(failed(&shown, format!("{status}; see its messages above")))
+    Err(failed(
+        &shown,
+        format!("{}; see its messages above", output.status),
+    ))
 }

@@ -32,6 +32,12 @@ pub fn peak_mebibytes(pid: i32) -> Result<f64> {
     mebibytes(pid, "VmHWM:")
 }
 
+/// From now on [`peak_mebibytes`] speaks of what comes.
+pub fn forget_peak(pid: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/clear_refs");
+    std::fs::write(&path, "5").map_err(|error| failed(&path, error))
+}
+
 fn mebibytes(pid: i32, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?;

@@ -24,11 +24,22 @@ pub(crate) struct NodeSettings<'a> {
 
 /// A kubeconfig with the client certificate of `file`.
 pub(crate) fn kubeconfig(state: &State, server: &str, file: &str) -> String {
-    let (ca, name) = (state.pki("ca.crt"), state.name());
-    let (certificate, key) = (
-        state.pki(&format!("{file}.crt")),
-        state.pki(&format!("{file}.key")),
+    let pki = |kind: &str| state.pki(&format!("{file}.{kind}")).display().to_string();
+    let credentials = format!(
+        "client-certificate: {}\n    client-key: {}",
+        pki("crt"),
+        pki("key")
     );
+    kubeconfig_with(state, server, file, &credentials)
+}
+
+/// A kubeconfig with the token of a service account; `user` is what the file calls it.
+pub(crate) fn kubeconfig_with_token(state: &State, server: &str, user: &str, token: &str) -> String {
+    kubeconfig_with(state, server, user, &format!("token: {token}"))
+}
+
+fn kubeconfig_with(state: &State, server: &str, user: &str, credentials: &str) -> String {
+    let (ca, name) = (state.pki("ca.crt"), state.name());
     format!(
         "apiVersion: v1
 kind: Config
@@ -39,19 +50,16 @@ clusters:
     server: {server}
     certificate-authority: {ca}
 users:
-- name: {file}
+- name: {user}
   user:
-    client-certificate: {certificate}
-    client-key: {key}
+    {credentials}
 contexts:
 - name: {name}
   context:
     cluster: {name}
-    user: {file}
+    user: {user}
 ",
         ca = ca.display(),
-        certificate = certificate.display(),
-        key = key.display(),
     )
 }
 
@@ -229,6 +237,11 @@ mod tests {
         let text = kubeconfig(&state, "https://127.0.0.1:1", "admin");
         let config: serde_yaml::Value = serde_yaml::from_str(&text).expect("yaml");
         assert_eq!(config["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+        assert!(config["users"][0]["user"]["client-key"].is_string());
+        let text = kubeconfig_with_token(&state, "https://127.0.0.1:1", "guest", "secret");
+        let config: serde_yaml::Value = serde_yaml::from_str(&text).expect("yaml");
+        assert_eq!(config["users"][0]["user"]["token"], "secret");
+        assert_eq!(config["contexts"][0]["context"]["user"], "guest");
         let proxy: serde_yaml::Value =
             serde_yaml::from_str(&kube_proxy("edge-x", Path::new("/k"))).expect("yaml");
         assert_eq!(proxy["mode"], "nftables");

@@ -23,6 +23,8 @@ pub(crate) const PARTS: [&str; 4] = [
 ];
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PORT: u16 = 2379;
+/// A played node may be silent this long: thousands of leases on one machine are renewed less often than a kubelet's.
+const PLAYED_NODES_GRACE: &str = "100s";
 
 /// Where components of the cluster find the API server.
 pub(crate) fn server() -> String {
@@ -47,14 +49,34 @@ pub(crate) fn start_api(launcher: &Launcher) -> Result<()> {
     Ok(())
 }
 
-/// Starts what works through the API server.
-pub(crate) fn start_controllers(launcher: &Launcher) -> Result<()> {
+/// Kills the API server and starts another.
+pub(crate) fn restart_api_server(launcher: &Launcher) -> Result<()> {
+    launcher.kill(PARTS[1])?;
+    launcher.start(api_server(launcher))?;
+    Ok(())
+}
+
+/// Starts what works through the API server; `crowd` where nodes are played, by the thousand.
+pub(crate) fn start_controllers(launcher: &Launcher, crowd: bool) -> Result<()> {
     for component in &PARTS[2..] {
         write_kubeconfig(&launcher.state, component)?;
     }
-    launcher.start(controller_manager(launcher))?;
-    launcher.start(scheduler(launcher))?;
+    let (mut controllers, mut scheduler) = (controller_manager(launcher), scheduler(launcher));
+    if crowd {
+        controllers = without_throttle(controllers)
+            .flag("node-monitor-grace-period", PLAYED_NODES_GRACE)
+            // Else one node in ten seconds gets its taint.
+            .flag("node-eviction-rate", 100);
+        scheduler = without_throttle(scheduler);
+    }
+    launcher.start(controllers)?;
+    launcher.start(scheduler)?;
     Ok(())
+}
+
+/// By default they ask the API server 20 and 50 times a second, and a figure would be one of that.
+fn without_throttle(part: Part) -> Part {
+    part.flag("kube-api-qps", 5_000).flag("kube-api-burst", 10_000)
 }
 
 fn part(launcher: &Launcher, name: &str) -> Part {

@@ -13,6 +13,7 @@ mod config;
 mod control_plane;
 mod error;
 mod forward;
+mod guest;
 mod lock;
 mod network;
 mod node;
@@ -32,6 +33,7 @@ use tokio::process::Command;
 pub use self::error::{Error, Result};
 pub use self::forward::Forward;
 pub(crate) use self::forward::run_forever;
+pub use self::guest::{Guest, Identity};
 pub use self::node::Node;
 pub use self::preflight::cache;
 pub use self::process::Process;
@@ -50,7 +52,8 @@ pub struct ClusterOptions {
     /// Name of the cluster, a DNS label; its folder, namespaces and control
     /// groups follow from it.
     pub name: String,
-    /// The nodes, at least one.
+    /// The nodes. Without any it is a control plane for nodes that a guest plays; controllers and scheduler then ask the
+    /// API server as often as they like, for such nodes come by the thousand.
     pub nodes: Vec<NodeOptions>,
     /// Loopback port of the API server; 0 takes any free one.
     pub port: u16,
@@ -181,7 +184,18 @@ impl Cluster {
 
     /// An administrator's client, for the async runtime that this is called on.
     pub fn client(&self) -> Result<kube::Client> {
-        kube::Client::try_from(self.config.clone()).map_err(|error| Error::Client {
+        self.client_of(self.config.clone())
+    }
+
+    /// A client that acts as another user, with that user's rights and under the admission policies that name it.
+    pub fn client_as(&self, user: &str) -> Result<kube::Client> {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        self.client_of(config)
+    }
+
+    fn client_of(&self, config: kube::Config) -> Result<kube::Client> {
+        kube::Client::try_from(config).map_err(|error| Error::Client {
             kubeconfig: self.kubeconfig(),
             why: error.to_string(),
         })
@@ -249,6 +263,12 @@ impl Cluster {
     /// Lets it go on.
     pub fn go_on_api_server(&self) -> Result<()> {
         self.signal_api_server(Signal::CONT)
+    }
+
+    /// Kills the API server and starts it anew: all watches end, and its caches begin with nothing.
+    pub async fn restart_api_server(&self) -> Result<()> {
+        control_plane::restart_api_server(&self.launcher)?;
+        start::wait_api(self).await
     }
 
     fn signal_api_server(&self, signal: Signal) -> Result<()> {

@@ -74,9 +74,9 @@ pub(crate) async fn start(options: ClusterOptions) -> Result<Cluster> {
 }
 
 fn check(options: &ClusterOptions) -> Result<Record> {
-    if options.nodes.is_empty() || options.nodes.len() > MOST_NODES {
+    if options.nodes.len() > MOST_NODES {
         return Err(Error::Preflight(format!(
-            "a cluster has 1 to {MOST_NODES} nodes, not {}",
+            "a cluster has at most {MOST_NODES} nodes, not {}",
             options.nodes.len()
         )));
     }
@@ -137,8 +137,9 @@ async fn bring_up(
         progress.say(format!("node {}: containerd", node.describe()));
     }
     try_join_all(cluster.nodes.iter().map(|node| start_runtime(node, &sandbox))).await?;
-    wait_api(&cluster, progress).await?;
-    control::start_controllers(&launcher)?;
+    wait_api(&cluster).await?;
+    progress.say("the API server is ready; controllers, scheduler, kubelets, kube-proxies");
+    control::start_controllers(&launcher, record.nodes.is_empty())?;
     try_join_all(cluster.nodes.iter().map(start_node)).await?;
     wait_ready(&cluster, progress).await?;
     Ok(cluster)
@@ -173,7 +174,8 @@ async fn start_forward(launcher: &Launcher, port: u16) -> Result<SocketAddr> {
     .await
 }
 
-async fn wait_api(cluster: &Cluster, progress: &Progress) -> Result<()> {
+/// Waits until the API server answers.
+pub(super) async fn wait_api(cluster: &Cluster) -> Result<()> {
     let (launcher, client) = (&cluster.launcher, cluster.client()?);
     let etcd = ["etcd".to_owned()];
     wait_part(launcher, "etcd is healthy", &etcd, || {
@@ -184,9 +186,7 @@ async fn wait_api(cluster: &Cluster, progress: &Progress) -> Result<()> {
     wait_part(launcher, "the API server is ready", &parts, || {
         control::api_ready(client.clone())
     })
-    .await?;
-    progress.say("the API server is ready; controllers, scheduler, kubelets, kube-proxies");
-    Ok(())
+    .await
 }
 
 async fn wait_ready(cluster: &Cluster, progress: &Progress) -> Result<()> {
