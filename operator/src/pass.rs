@@ -19,6 +19,9 @@ use perwatt_planner::world::{OwnedPod, WorkloadKey};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+/// Changes of one pass. What is left is planned again at once, on a newer snapshot: a pass over thousands of writes would
+/// see nothing else for minutes.
+const CHANGES: usize = 1_000;
 /// Writes in flight at once.
 const CONCURRENT: usize = 16;
 /// When a change was refused for an ordinary reason (endpoints lag behind), it is planned again this soon.
@@ -107,12 +110,13 @@ impl Pass {
 
     async fn apply_changes(&self, snapshot: &Snapshot, plan: &Plan) -> Duration {
         let image = self.settings.runtime_image.as_str();
-        let results = stream::iter(&plan.changes)
+        let results = stream::iter(plan.changes.iter().take(CHANGES))
             .map(|change| async move { (change, apply::apply(&self.client, snapshot, image, change).await) })
             .buffer_unordered(CONCURRENT)
             .collect::<Vec<_>>()
             .await;
-        let mut due = NOTHING_DUE;
+        let all = plan.changes.len() <= CHANGES;
+        let mut due = if all { NOTHING_DUE } else { Duration::ZERO };
         let mut done = Vec::new();
         for (change, result) in results {
             self.count(change, &result);

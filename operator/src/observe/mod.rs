@@ -179,11 +179,17 @@ fn say_once(kind: &str, error: &watcher::Error, said: &mut Option<String>) {
     }
 }
 
-/// Images and addresses of nodes are the bulk of them, and no decision needs them.
+/// Images, versions and addresses of nodes are the bulk of them, and no decision needs them; of conditions it is `Ready`.
 fn trim_node(node: &mut Node) {
     node.annotations_mut().clear();
     if let Some(status) = &mut node.status {
         status.images = None;
+        status.addresses = None;
+        status.capacity = None;
+        status.node_info = None;
+        if let Some(conditions) = &mut status.conditions {
+            conditions.retain(|condition| condition.type_ == "Ready");
+        }
         status.volumes_in_use = None;
         status.volumes_attached = None;
     }

@@ -18,6 +18,11 @@ pub fn trim(pod: &mut Pod) {
     }
     if let Some(spec) = &mut pod.spec {
         spec.volumes = None;
+        spec.tolerations = None;
+        spec.security_context = None;
+        if spec.node_name.is_some() {
+            spec.affinity = None;
+        }
         for container in spec
             .containers
             .iter_mut()
@@ -28,6 +33,25 @@ pub fn trim(pod: &mut Pod) {
                 resources: container.resources.take(),
                 restart_policy: container.restart_policy.take(),
                 ..Container::default()
+            };
+        }
+    }
+    if let Some(status) = &mut pod.status {
+        status.host_ips = None;
+        status.pod_ips = None;
+        for container in status
+            .container_statuses
+            .iter_mut()
+            .chain(status.init_container_statuses.iter_mut())
+            .flatten()
+        {
+            *container = ContainerStatus {
+                name: std::mem::take(&mut container.name),
+                ready: container.ready,
+                restart_count: container.restart_count,
+                state: container.state.take(),
+                last_state: container.last_state.take(),
+                ..ContainerStatus::default()
             };
         }
     }
@@ -274,5 +298,63 @@ fn raise(total: &mut Resources, other: &Resources) {
     for (name, amount) in &other.extended {
         let entry = total.extended.entry(name.clone()).or_default();
         *entry = (*entry).max(*amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A pod of ours with everything that a kubelet says.
+    fn running() -> Pod {
+        let pod = json!({
+            "metadata": {
+                "name": "gate-1", "namespace": "audio", "uid": "u1", "creationTimestamp": "2026-03-01T10:00:00Z",
+                "labels": {names::LABEL_WORKLOAD: "gate"}, "annotations": {names::ANNOTATION_SLOT: "edge-x"},
+            },
+            "spec": {
+                "nodeName": "edge-x", "tolerations": [{"operator": "Exists"}], "securityContext": {"runAsUser": 7},
+                "containers": [{"name": "runtime", "image": "i", "resources": {"requests": {"cpu": "30m"}}}],
+            },
+            "status": {
+                "phase": "Running", "podIP": "10.1.1.1", "podIPs": [{"ip": "10.1.1.1"}],
+                "conditions": [{"type": "Ready", "status": "False"}],
+                "containerStatuses": [{
+                    "name": "runtime", "image": "i", "imageID": "sha256:11", "containerID": "containerd://22", "ready": false,
+                    "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                    "lastState": {"terminated": {"exitCode": 1, "message": "no model"}},
+                }],
+            },
+        });
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[test]
+    fn what_is_dropped_changes_no_decision() {
+        let (whole, mut trimmed) = (running(), running());
+        trim(&mut trimmed);
+        let spec = |pod: &Pod| pod.spec.clone().expect("a spec");
+        assert_eq!(state(&trimmed), state(&whole));
+        assert_eq!(requests(&spec(&trimmed)), requests(&spec(&whole)));
+        assert_eq!(node(&spec(&trimmed)).as_deref(), Some("edge-x"));
+        assert_eq!(trimmed.metadata, whole.metadata);
+        assert_eq!(
+            trimmed.status.expect("a status").pod_ip.as_deref(),
+            Some("10.1.1.1")
+        );
+    }
+
+    #[test]
+    fn a_pod_that_is_not_bound_keeps_the_node_that_it_is_pinned_to() {
+        let mut pod = running();
+        let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["edge-y"]}]});
+        let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}});
+        if let Some(spec) = &mut pod.spec {
+            spec.node_name = None;
+            spec.affinity = serde_json::from_value(affinity).expect("an affinity");
+        }
+        trim(&mut pod);
+        assert_eq!(pod.spec.as_ref().and_then(node).as_deref(), Some("edge-y"));
     }
 }
