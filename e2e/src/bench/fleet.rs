@@ -27,7 +27,8 @@ pub const IMAGE: &str = "registry.example/perwatt/runtime:fleet";
 pub const RESOURCE: &str = "perwatt.dev/fleet-asic";
 /// Other numbers of nodes than a figure's own, with commas between.
 const SIZES_VARIABLE: &str = "PERWATT_FLEET";
-const OPERATOR: &str = "operator";
+/// Name of the operator's process, also of its log.
+pub const OPERATOR: &str = "operator";
 const DARK_KWOK: &str = "kwok-dark";
 
 const BASE: &str = "apiVersion: v1
@@ -182,12 +183,12 @@ impl Fleet {
 
     /// Plays the nodes that a selector chooses. A lease is renewed after a quarter of its time.
     async fn play(&self, name: &str, nodes: &str, pods: &str) -> Result<()> {
-        let stages = project().join("e2e/kwok/stages.yaml");
+        let settings = project().join("e2e/kwok/kwok.yaml");
         let arguments = [
-            format!("--config={}", stages.display()),
+            format!("--config={}", settings.display()),
             "--manage-all-nodes=false".into(),
             format!("--manage-nodes-with-label-selector={nodes}"),
-            "--node-lease-duration-seconds=120".into(),
+            "--node-lease-duration-seconds=160".into(),
             format!("--cidr={pods}"),
         ];
         let guest = Guest {

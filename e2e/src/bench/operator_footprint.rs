@@ -10,7 +10,7 @@ use perwatt_crds::InferenceWorkload;
 use super::figure::Figure;
 use super::fleet::nodes::{self, DARK_SITE, ZONE};
 use super::fleet::pods::{Counts, Pods};
-use super::fleet::{Fleet, NAMESPACE, sizes};
+use super::fleet::{Fleet, NAMESPACE, OPERATOR, sizes};
 use super::{cluster, failed, processes};
 use crate::product::Result;
 use crate::progress::Progress;
@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const SETTLES: Duration = Duration::from_secs(20);
 /// How long nothing happens.
 const REST: Duration = Duration::from_secs(60);
+/// What the API server says of a version that it does not know any more.
+const EXPIRED: &str = "too old resource version";
 const WORKLOAD: &str = "apiVersion: perwatt.dev/v1alpha1
 kind: InferenceWorkload
 metadata: {name: everywhere, namespace: fleet}
@@ -102,11 +104,15 @@ impl Watched {
     /// An API server that begins anew knows no old version: every watch lists again.
     async fn list_anew(&mut self) -> Result<()> {
         processes::forget_peak(self.pid)?;
-        let before = self.used()?;
+        let (before, expired) = (self.used()?, self.expired()?);
         for _ in 0..RELISTS {
             self.fleet.cluster.restart_api_server().await?;
             tokio::time::sleep(SETTLES).await;
         }
+        self.count(
+            &format!("watches that listed anew, {RELISTS} times"),
+            self.expired()? - expired,
+        );
         let used = self.used()? - before;
         self.add(&format!("processor time of {RELISTS} relists"), used, "s");
         let peak = processes::peak_mebibytes(self.pid)?;
@@ -160,6 +166,13 @@ impl Watched {
             },
         );
         Ok(waited.await?)
+    }
+
+    /// How often the operator was told that the version from which it would watch on is too old.
+    fn expired(&self) -> Result<usize> {
+        let log = self.fleet.cluster.state().log(OPERATOR);
+        let text = std::fs::read_to_string(&log).map_err(|error| failed(log.display(), error))?;
+        Ok(text.lines().filter(|line| line.contains(EXPIRED)).count())
     }
 
     fn used(&self) -> Result<f64> {

@@ -24,7 +24,7 @@ pub(crate) const PARTS: [&str; 4] = [
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PORT: u16 = 2379;
 /// A played node may be silent this long: thousands of leases on one machine are renewed less often than a kubelet's.
-const PLAYED_NODES_GRACE: &str = "100s";
+const PLAYED_NODES_GRACE: &str = "150s";
 
 /// Where components of the cluster find the API server.
 pub(crate) fn server() -> String {
@@ -42,18 +42,26 @@ pub(crate) fn write_kubeconfig(state: &State, component: &str) -> Result<()> {
     write_file(&kubeconfig(state, component), text)
 }
 
-/// Starts etcd and the API server. They wait for one another by themselves.
-pub(crate) fn start_api(launcher: &Launcher) -> Result<()> {
+/// Starts etcd and the API server. They wait for one another by themselves. `crowd` as of [`start_controllers`].
+pub(crate) fn start_api(launcher: &Launcher, crowd: bool) -> Result<()> {
     launcher.start(etcd(launcher))?;
-    launcher.start(api_server(launcher))?;
+    start_api_server(launcher, crowd)
+}
+
+fn start_api_server(launcher: &Launcher, crowd: bool) -> Result<()> {
+    let mut part = api_server(launcher);
+    if crowd {
+        // A played node is ready at once; the taint until it is takes minutes to go from thousands.
+        part = part.flag("disable-admission-plugins", "TaintNodesByCondition");
+    }
+    launcher.start(part)?;
     Ok(())
 }
 
 /// Kills the API server and starts another.
-pub(crate) fn restart_api_server(launcher: &Launcher) -> Result<()> {
+pub(crate) fn restart_api_server(launcher: &Launcher, crowd: bool) -> Result<()> {
     launcher.kill(PARTS[1])?;
-    launcher.start(api_server(launcher))?;
-    Ok(())
+    start_api_server(launcher, crowd)
 }
 
 /// Starts what works through the API server; `crowd` where nodes are played, by the thousand.

@@ -267,7 +267,7 @@ impl Cluster {
 
     /// Kills the API server and starts it anew: all watches end, and its caches begin with nothing.
     pub async fn restart_api_server(&self) -> Result<()> {
-        control_plane::restart_api_server(&self.launcher)?;
+        control_plane::restart_api_server(&self.launcher, self.nodes.is_empty())?;
         start::wait_api(self).await
     }
 

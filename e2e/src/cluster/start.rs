@@ -126,7 +126,8 @@ async fn bring_up(
         group,
     };
     progress.say("control plane: etcd, kube-apiserver");
-    control::start_api(&launcher)?;
+    let crowd = record.nodes.is_empty();
+    control::start_api(&launcher, crowd)?;
     let address = start_forward(&launcher, options.port).await?;
     let text = kubeconfig(state, &format!("https://{address}"), "admin");
     write_file(&state.kubeconfig(), text)?;
@@ -139,7 +140,7 @@ async fn bring_up(
     try_join_all(cluster.nodes.iter().map(|node| start_runtime(node, &sandbox))).await?;
     wait_api(&cluster).await?;
     progress.say("the API server is ready; controllers, scheduler, kubelets, kube-proxies");
-    control::start_controllers(&launcher, record.nodes.is_empty())?;
+    control::start_controllers(&launcher, crowd)?;
     try_join_all(cluster.nodes.iter().map(start_node)).await?;
     wait_ready(&cluster, progress).await?;
     Ok(cluster)

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
@@ -84,14 +85,21 @@ fn parse<K: serde::de::DeserializeOwned>(object: Value) -> Result<K> {
     serde_json::from_value(object).map_err(|error| failed("an object of the fleet", error))
 }
 
+/// A node that says that it is ready: kwok need not write each once more before it renews their leases.
 fn node(place: usize) -> Value {
     let resources = json!({"cpu": "4", "memory": "8Gi", "pods": "110", RESOURCE: "1"});
+    let now = Timestamp::now().to_string();
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now, "lastTransitionTime": now,
+    });
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name(place), "labels": {
             "kubernetes.io/hostname": name(place), "kubernetes.io/os": "linux", ZONE: site(place),
         }},
-        "status": {"capacity": resources, "allocatable": resources},
+        "status": {
+            "phase": "Running", "conditions": [ready], "capacity": resources, "allocatable": resources,
+        },
     })
 }
 
