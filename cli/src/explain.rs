@@ -153,6 +153,7 @@ async fn read_cluster(context: Option<&str>) -> Result<(Objects, String), Explai
         profiles: list(&client).await?,
         inventories: list(&client).await?,
         sites: list(&client).await?,
+        priority_classes: list(&client).await?,
     };
     Ok((objects, namespace))
 }

@@ -34,7 +34,7 @@ pub struct PlanArgs {
     #[arg(short, long)]
     pub filename: PathBuf,
     /// Plan on these objects instead of a cluster's: what `kubectl get
-    /// nodes,pods,deviceinventories,hardwareprofiles,edgesites,inferenceworkloads -A -o yaml` prints
+    /// nodes,pods,deviceinventories,hardwareprofiles,edgesites,priorityclasses,inferenceworkloads -A -o yaml` prints
     #[arg(long)]
     pub inventory: Option<PathBuf>,
     /// Namespace where the manifest names none; default: the context's, or `default` with --inventory
@@ -207,6 +207,7 @@ fn sort(path: &str, value: Value, objects: &mut Objects) -> Result<(), PlanError
         "InferenceWorkload" => objects.workloads.push(typed(path, value)?),
         "HardwareProfile" => objects.profiles.push(typed(path, value)?),
         "DeviceInventory" => objects.inventories.push(typed(path, value)?),
+        "PriorityClass" => objects.priority_classes.push(typed(path, value)?),
         "EdgeSite" => objects.sites.push(typed(path, value)?),
         list if list.ends_with("List") => {
             let Value::Object(mut fields) = value else {

@@ -32,6 +32,13 @@ pub const ANNOTATION_DEGRADED: &str = "perwatt.dev/degraded";
 /// Pod annotation: `"true"` on a pod that was made to move its slot from where it was served; the move breaker counts them.
 pub const ANNOTATION_MOVE: &str = "perwatt.dev/move";
 
+/// PriorityClass of the chart for workloads that give way to all others.
+pub const PRIORITY_CLASS_LOW: &str = "perwatt-low";
+/// PriorityClass of the chart that a workload has where it names none.
+pub const PRIORITY_CLASS_NORMAL: &str = "perwatt-normal";
+/// PriorityClass of the chart for workloads that others give way to.
+pub const PRIORITY_CLASS_HIGH: &str = "perwatt-high";
+
 /// `app.kubernetes.io/managed-by` on everything that the operator makes.
 pub const MANAGED_BY: &str = "perwatt-operator";
 

@@ -372,7 +372,8 @@ pub struct RuntimeOptions {
     #[schemars(length(max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_class_name: Option<String>,
-    /// PriorityClass of the pods.
+    /// PriorityClass of the pods, and of the workload among others: one with `preemptionPolicy: Never`, such as
+    /// perwatt-low, perwatt-normal and perwatt-high of the chart. Default: perwatt-normal, where that exists.
     #[schemars(length(max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,

@@ -93,7 +93,8 @@ async fn create(
         .profile
         .as_ref()
         .and_then(|name| snapshot.profiles.get(name));
-    let pod = build_pod(plan, workload, profile.map(AsRef::as_ref), image);
+    let class = snapshot.priorities.class(&workload.spec);
+    let pod = build_pod(plan, workload, profile.map(AsRef::as_ref), class, image);
     let api: Api<Pod> = Api::namespaced(client.clone(), &plan.workload.namespace);
     match api
         .create(

@@ -295,7 +295,7 @@ struct Listed {
     held_by_slot: i64,
     /// Since when those that the slot could get have been healthy.
     healthy: Vec<Timestamp>,
-    /// Why the first of the healthy others gets nothing new.
+    /// Why the first of the others, if it is well or for its firmware, gets nothing new.
     refused: Option<Reject>,
 }
 
@@ -323,11 +323,13 @@ fn listed_devices(
         let is_own = holder.is_some_and(|(key, name)| key == slot.0 && name == slot.1);
         found.held_by_slot += i64::from(is_own);
         let available = holder.is_none() || (is_own && gives_back);
-        if available && device.health == DeviceHealth::Healthy {
-            match check_device(device) {
-                None => found.healthy.push(device.health_since),
-                Some(reject) => found.refused = found.refused.or(Some(reject)),
+        let healthy = device.health == DeviceHealth::Healthy;
+        match check_device(device).filter(|_| available) {
+            None if available && healthy => found.healthy.push(device.health_since),
+            Some(reject) if healthy || reject == Reject::Refused => {
+                found.refused = found.refused.or(Some(reject));
             }
+            _ => {}
         }
     }
     found

@@ -265,12 +265,19 @@ pub(crate) fn no_feasible(slot: &Slot<'_>, ways: &[Way<'_>], choice: &Choice, ha
         .zip(ways)
         .filter_map(|(candidate, way)| Some((candidate.rejected.as_ref()?, way)))
         .collect();
+    let first = rejected.first().map(|(reason, _)| reason.code);
+    let all_alike = rejected.iter().all(|(reason, _)| Some(reason.code) == first);
+    // It speaks of the workload, and every way would repeat it.
+    if let Some((reason, _)) = rejected
+        .first()
+        .filter(|_| first == Some(ReasonCode::PriorityClassRefused))
+    {
+        return (*reason).clone();
+    }
     let tried: Vec<_> = rejected
         .iter()
         .map(|(reason, way)| format!("{}: {}", way.label(), reason.message))
         .collect();
-    let first = rejected.first().map(|(reason, _)| reason.code);
-    let all_alike = rejected.iter().all(|(reason, _)| Some(reason.code) == first);
     let of_node = [
         ReasonCode::NodeCordoned,
         ReasonCode::NodeTainted,

@@ -222,6 +222,8 @@ pub enum ReasonCode {
     GainTooSmall,
     /// A workload of higher priority gets the device.
     YieldsToPriority,
+    /// Its PriorityClass preempts, or does not exist.
+    PriorityClassRefused,
     /// Two sites select one node.
     NodeClaimedTwice,
     /// Too many slots moved lately: this one is held where it is.
@@ -263,6 +265,7 @@ impl ReasonCode {
             Self::PowerBudgetExceeded => "PowerBudgetExceeded",
             Self::GainTooSmall => "GainTooSmall",
             Self::YieldsToPriority => "YieldsToPriority",
+            Self::PriorityClassRefused => "PriorityClassRefused",
             Self::NodeClaimedTwice => "NodeClaimedTwice",
             Self::MoveBreakerOpen => "MoveBreakerOpen",
         }
@@ -297,6 +300,7 @@ impl ReasonCode {
             }
             Self::GainTooSmall => "a larger difference in figures",
             Self::YieldsToPriority => "another device, or a higher priority",
+            Self::PriorityClassRefused => "another runtime.priorityClassName",
             Self::NodeClaimedTwice => "other spec.nodes of one of the sites",
             Self::CannotBridge => "free CPU or memory on the node, or placement.onGap Allow",
             Self::PodCannotStart => "what the kubelet says of the pod",

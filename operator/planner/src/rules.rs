@@ -1,4 +1,4 @@
-//! What rules a way out whatever the nodes are: accuracy, latency, precision, memory, locality,
+//! What rules a way out whatever the nodes are: priority class, accuracy, latency, precision, memory, locality,
 //! the end of support. Each rule is a function from what is known to a reason or nothing.
 
 use crate::cost::{Expected, microseconds};
@@ -26,7 +26,8 @@ pub(crate) struct Case<'a> {
 
 /// The first rule that rules a way out.
 pub(crate) fn check_way(case: Case<'_>) -> Option<Reason> {
-    check_accuracy(case.variant, case.workload)
+    check_priority(case.workload)
+        .or_else(|| check_accuracy(case.variant, case.workload))
         .or_else(|| check_locality(case))
         .or_else(|| check_precision(case))
         .or_else(|| check_memory(case))
@@ -40,6 +41,14 @@ pub(crate) fn must_leave(case: Case<'_>) -> bool {
     check_accuracy(case.variant, case.workload).is_some()
         || check_locality(case).is_some()
         || check_latency(case, LATENCY_SLACK_PERMILLE).is_some()
+}
+
+fn check_priority(workload: &Workload) -> Option<Reason> {
+    let message = workload.priority_refused.clone()?;
+    Some(Reason {
+        code: ReasonCode::PriorityClassRefused,
+        message,
+    })
 }
 
 pub(crate) fn check_accuracy(variant: &Variant, workload: &Workload) -> Option<Reason> {
@@ -136,12 +145,13 @@ fn check_support(case: Case<'_>) -> Option<Reason> {
     })
 }
 
-/// That the support of a device ends soon.
+/// That the support of a device ends soon, or ended.
 pub(crate) fn support_notice(profile: Option<(&str, &Profile)>, now: Timestamp) -> Option<String> {
     let (name, profile) = profile?;
     let until = profile.supported_until?;
     let soon = now.saturating_add(SUPPORT_NOTICE).unwrap_or(Timestamp::MAX);
-    (until <= soon).then(|| format!("support of {name} ends {}", time(until)))
+    let verb = if until <= now { "ended" } else { "ends" };
+    (until <= soon).then(|| format!("support of {name} {verb} {}", time(until)))
 }
 
 #[cfg(test)]

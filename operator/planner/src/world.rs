@@ -196,6 +196,8 @@ pub struct Workload {
     pub nodes: NodeLabels,
     /// Higher ones choose first.
     pub priority: i32,
+    /// Why its PriorityClass must not be used, for a person: nothing new is made for it.
+    pub priority_refused: Option<String>,
     /// What makes one way better than another.
     pub objective: Objective,
     /// Requests a minute that a slot is expected to answer.

@@ -24,12 +24,14 @@ const STATE_LIMIT: &str = "32Mi";
 /// The runtime's user and group: no name on the node, no rights.
 const USER: i64 = 65532;
 
-/// The pod of a plan. `profile` is that of the planned device.
+/// The pod of a plan. `profile` is that of the planned device, `priority_class` the class that
+/// its workload has.
 #[must_use]
 pub fn build_pod(
     plan: &PodPlan,
     workload: &InferenceWorkload,
     profile: Option<&HardwareProfile>,
+    priority_class: Option<&str>,
     image: &str,
 ) -> Pod {
     let spec = &workload.spec;
@@ -50,7 +52,7 @@ pub fn build_pod(
             enable_service_links: Some(false),
             image_pull_secrets: (!spec.model.pull_secrets.is_empty())
                 .then(|| spec.model.pull_secrets.clone()),
-            priority_class_name: spec.runtime.priority_class_name.clone(),
+            priority_class_name: priority_class.map(str::to_owned),
             runtime_class_name: spec.runtime.runtime_class_name.clone(),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),

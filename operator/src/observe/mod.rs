@@ -2,6 +2,7 @@
 //! wakes the planning loop, which takes a snapshot of all stores at once.
 
 pub mod pod;
+pub mod priority;
 pub mod snapshot;
 pub mod spec;
 
@@ -9,6 +10,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
@@ -43,6 +45,8 @@ pub struct Stores {
     pub inventories: Store<DeviceInventory>,
     /// All sites.
     pub sites: Store<EdgeSite>,
+    /// All PriorityClasses.
+    pub priority_classes: Store<PriorityClass>,
 }
 
 /// The watches could not be started or have ended.
@@ -74,6 +78,7 @@ impl Stores {
             profiles: watch(Api::all(client.clone()), every(), changed, |_| ()),
             inventories: watch(Api::all(client.clone()), every(), changed, |_| ()),
             sites: watch(Api::all(client.clone()), every(), changed, |_| ()),
+            priority_classes: watch(Api::all(client.clone()), every(), changed, |_| ()),
         }
     }
 
@@ -109,7 +114,11 @@ impl Stores {
             .wait_until_ready()
             .await
             .map_err(ended("deviceinventories"))?;
-        self.sites.wait_until_ready().await.map_err(ended("edgesites"))
+        self.sites.wait_until_ready().await.map_err(ended("edgesites"))?;
+        self.priority_classes
+            .wait_until_ready()
+            .await
+            .map_err(ended("priorityclasses"))
     }
 }
 

@@ -1,12 +1,17 @@
 //! From what was seen to what the planner knows: [`World`] out of the stores, a pure function.
 
+use super::priority::Priorities;
 use super::spec::{build_workload, requested};
 use super::{Stores, pod};
 use crate::evidence::Evidence;
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 use perwatt_crds::inventory::{DeviceHealth, DeviceStatus, HealthDimension, TemperatureBand};
+use perwatt_crds::profile::Lifecycle;
 use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, quantity};
 use perwatt_planner::world::{
     ActiveVariant, Breaker, Device, Liveness, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
@@ -25,6 +30,8 @@ pub struct Snapshot {
     pub inventories: BTreeMap<String, Arc<DeviceInventory>>,
     /// The sites.
     pub sites: BTreeMap<String, Arc<EdgeSite>>,
+    /// What PriorityClasses mean.
+    pub priorities: Priorities,
     /// Every pod that is not gone.
     pub pods: Vec<Arc<Pod>>,
     /// The same as the planner sees it.
@@ -46,6 +53,8 @@ pub struct Objects {
     pub inventories: Vec<Arc<DeviceInventory>>,
     /// All sites.
     pub sites: Vec<Arc<EdgeSite>>,
+    /// All PriorityClasses.
+    pub priority_classes: Vec<Arc<PriorityClass>>,
 }
 
 impl From<&Stores> for Objects {
@@ -57,6 +66,7 @@ impl From<&Stores> for Objects {
             profiles: stores.profiles.state(),
             inventories: stores.inventories.state(),
             sites: stores.sites.state(),
+            priority_classes: stores.priority_classes.state(),
         }
     }
 }
@@ -72,7 +82,9 @@ impl Snapshot {
             profiles,
             inventories,
             sites,
+            priority_classes,
         } = objects;
+        let priorities = Priorities::of(&priority_classes);
         let workloads: BTreeMap<_, _> = workloads
             .into_iter()
             .filter_map(|object| Some((key(&object)?, object)))
@@ -97,7 +109,10 @@ impl Snapshot {
                 .collect(),
             workloads: workloads
                 .iter()
-                .map(|(key, workload)| (key.clone(), build_workload(workload, &profiles, runtime_image)))
+                .map(|(key, workload)| {
+                    let planned = build_workload(workload, &profiles, &priorities, runtime_image);
+                    (key.clone(), planned)
+                })
                 .collect(),
             pods: build_pods(&pods, &workloads, &inventories, evidence),
             sites: sites
@@ -111,6 +126,7 @@ impl Snapshot {
             profiles,
             inventories,
             sites,
+            priorities,
             pods,
             world,
         }
@@ -209,11 +225,17 @@ fn build_device(device: &DeviceStatus) -> Device {
         }),
         temperature: device.temperature,
         throttling_since: throttling_since(device),
-        // The agent says of a device that must not be used for its firmware that it is unhealthy, and why.
-        firmware_refused: None,
+        firmware_refused: firmware_refused(device),
         // No agent writes a measured draw into its inventory, which changes on transitions alone.
         draw: None,
     }
+}
+
+/// Why a device's firmware or driver is not one that its profile allows, as its agent found.
+fn firmware_refused(device: &DeviceStatus) -> Option<String> {
+    let mut reasons = device.reasons.iter();
+    let found = reasons.find(|reason| reason.dimension == HealthDimension::Firmware);
+    found.map(|reason| reason.message.clone())
 }
 
 /// Since when a device has been throttling: while it does, its health changed last because of that.
@@ -247,8 +269,15 @@ fn build_profile(profile: &HardwareProfile) -> Profile {
         power: profile.spec.power.clone().unwrap_or_default(),
         precisions: capabilities.precisions.clone(),
         memory_bytes: capabilities.memory.as_ref().and_then(quantity::units),
-        supported_until: None,
+        supported_until: profile.spec.lifecycle.as_ref().and_then(support_end),
     }
+}
+
+/// The end of the last day on which a device is supported, in UTC.
+fn support_end(lifecycle: &Lifecycle) -> Option<Timestamp> {
+    let day: Date = lifecycle.supported_until.as_ref()?.parse().ok()?;
+    let end = day.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?;
+    Some(end.timestamp())
 }
 
 /// Active variants by workload and slot, as the agents report them.
@@ -337,3 +366,6 @@ fn reports(inventory: &DeviceInventory) -> Reports {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Workloads as the planner sees them: their specs, and the figures in their status.
 
 use super::pod;
+use super::priority::Priorities;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use perwatt_crds::performance::{MeasuredFigure, Performance};
@@ -41,9 +42,11 @@ pub fn sidecars<'a>(
 pub(super) fn build_workload(
     workload: &InferenceWorkload,
     profiles: &BTreeMap<String, Arc<HardwareProfile>>,
+    priorities: &Priorities,
     runtime_image: &str,
 ) -> Workload {
     let spec = &workload.spec;
+    let priority = priorities.resolve(spec);
     let requests = Resources {
         pods: 1,
         ..requested(&crate::build::pod::resources(spec))
@@ -59,7 +62,8 @@ pub(super) fn build_workload(
         mode: spec.placement.mode,
         replicas: workload.replicas(),
         nodes: spec.placement.nodes.clone(),
-        priority: 0,
+        priority: *priority.as_ref().unwrap_or(&0),
+        priority_refused: priority.err(),
         objective: spec.placement.objective,
         expected_rate_per_minute: spec.expected_rate_per_minute,
         latency_p99: spec

@@ -248,7 +248,7 @@ fn build_ready(facts: &Facts<'_>, ready: usize, served: &[Served<'_>]) -> Condit
             "{ready} of {total} slots served by {} on {}{offline}{}",
             summary::counts(served.iter().map(|slot| slot.variant)),
             summary::names(served.iter().map(|slot| slot.node)),
-            unknown_profiles(facts),
+            remarks(facts),
         );
         return condition(ConditionType::Ready, true, "Serving", &message, generation);
     };
@@ -277,10 +277,16 @@ fn is_served(slot: &SlotPlan) -> bool {
         .is_some_and(|pod| pod.state == PodState::Ready)
 }
 
-/// Profiles that variants name and that do not exist: served all the same, and worth a word.
-fn unknown_profiles(facts: &Facts<'_>) -> String {
-    let unknown = missing_profile(facts);
-    unknown.map_or_else(String::new, |reason| format!("; {}", reason.message))
+/// What is served all the same and worth a word: profiles that variants name and that do not exist,
+/// devices whose support ends.
+fn remarks(facts: &Facts<'_>) -> String {
+    let unknown = missing_profile(facts).map(|reason| reason.message.as_str());
+    let candidates = facts.slots.iter().flat_map(|slot| &slot.candidates);
+    let note = candidates
+        .filter(|candidate| candidate.chosen)
+        .find_map(|candidate| candidate.note.as_deref());
+    let remarks = unknown.into_iter().chain(note);
+    remarks.map(|remark| format!("; {remark}")).collect()
 }
 
 fn missing_profile<'a>(facts: &'a Facts<'_>) -> Option<&'a Reason> {
@@ -290,7 +296,8 @@ fn missing_profile<'a>(facts: &'a Facts<'_>) -> Option<&'a Reason> {
         .find(|reason| reason.code == ReasonCode::ProfileNotFound)
 }
 
-/// The spec cannot be carried out: nothing may serve a slot, and a profile that it names does not exist.
+/// The spec cannot be carried out: its PriorityClass is refused, or nothing may serve a slot and a profile that it
+/// names does not exist.
 fn stalled<'a>(facts: &'a Facts<'_>) -> Option<&'a Reason> {
     let infeasible = facts.slots.iter().any(|slot| {
         !is_served(slot)
@@ -299,7 +306,14 @@ fn stalled<'a>(facts: &'a Facts<'_>) -> Option<&'a Reason> {
                 .as_ref()
                 .is_some_and(|problem| problem.code == ReasonCode::NoFeasibleVariant)
     });
-    infeasible.then(|| missing_profile(facts)).flatten()
+    refused_class(facts).or_else(|| infeasible.then(|| missing_profile(facts)).flatten())
+}
+
+fn refused_class<'a>(facts: &'a Facts<'_>) -> Option<&'a Reason> {
+    let candidates = facts.slots.iter().flat_map(|slot| &slot.candidates);
+    candidates
+        .filter_map(|candidate| candidate.rejected.as_ref())
+        .find(|reason| reason.code == ReasonCode::PriorityClassRefused)
 }
 
 /// One word for the column: what is wrong, or Ready.

@@ -150,6 +150,7 @@ fn workload(number: usize, mode: PlacementMode, random: &mut Rng) -> Workload {
         replicas: random.u32(5..=40),
         nodes: NodeLabels::default(),
         priority: 0,
+        priority_refused: None,
         objective: Objective::Energy,
         expected_rate_per_minute: Some([6, 60, 600][random.usize(0..3)]),
         latency_p99: None,

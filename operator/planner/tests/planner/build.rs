@@ -112,6 +112,7 @@ pub fn workload() -> Workload {
         replicas: 1,
         nodes: NodeLabels::default(),
         priority: 0,
+        priority_refused: None,
         objective: Objective::default(),
         expected_rate_per_minute: None,
         latency_p99: None,

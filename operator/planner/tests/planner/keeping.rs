@@ -306,3 +306,13 @@ fn a_foreign_pod_that_takes_the_room_has_the_slot_planned_anew() {
     sim.converge();
     assert_eq!(served_by(&sim), on("cpu", "edge-b"));
 }
+
+#[test]
+fn a_refused_priority_class_keeps_what_serves_even_of_an_older_revision() {
+    let mut sim = serving(1);
+    gate(&mut sim).priority_refused = Some("PriorityClass `pushy` preempts".to_owned());
+    assert_eq!(story(&mut sim), [""; 0]);
+    gate(&mut sim).revision = "bb02".to_owned();
+    assert_eq!(story(&mut sim), [""; 0]);
+    assert_eq!(served_by(&sim), on("npu", "edge-a"));
+}

@@ -13,6 +13,7 @@
 mod budget;
 mod build;
 mod choosing;
+mod explaining;
 mod history;
 mod keeping;
 mod lab;
