@@ -1,7 +1,7 @@
 //! Status of an `InferenceWorkload`: what serves, where, how well, and what is wrong.
 
 use crate::performance::MeasuredFigure;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,9 @@ pub struct InferenceWorkloadStatus {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["variant", "profile"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub figures: Vec<MeasuredFigure>,
+    /// Since when the move breaker has held slots where they are; left out while it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_held_since: Option<Time>,
     /// Slots that are not served by their planned best, the first 20.
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["slot"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

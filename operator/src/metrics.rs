@@ -1,5 +1,6 @@
 //! Metrics of the operator. Every name is listed in `docs/metrics.md`.
 
+use perwatt_planner::outcome::BreakerState;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -41,6 +42,12 @@ pub struct Metrics {
     pub plan_seconds: Histogram,
     /// Duration of a whole pass.
     pub pass_seconds: Histogram,
+    /// Moves in the breaker's window.
+    pub moves: Gauge,
+    /// How many there may be.
+    pub move_limit: Gauge,
+    /// Slots that the move breaker holds.
+    pub slots_held: Gauge,
     /// Status writes.
     pub status_writes: Counter,
     /// 1 while this replica leads.
@@ -55,6 +62,7 @@ impl Default for Metrics {
         let changes = Family::default();
         let plan_seconds = Histogram::new(buckets());
         let pass_seconds = Histogram::new(buckets());
+        let (moves, move_limit, slots_held) = (Gauge::default(), Gauge::default(), Gauge::default());
         let status_writes = Counter::default();
         let leader = Gauge::default();
         registry.register("slots", "Slots of a workload by state", slots.clone());
@@ -69,6 +77,13 @@ impl Default for Metrics {
             "Duration of a pass with its writes",
             pass_seconds.clone(),
         );
+        registry.register("moves", "Moves in the breaker's window", moves.clone());
+        registry.register("move_limit", "Moves that there may be in it", move_limit.clone());
+        registry.register(
+            "slots_held",
+            "Slots that the move breaker holds where they are",
+            slots_held.clone(),
+        );
         registry.register("status_writes", "Statuses written", status_writes.clone());
         registry.register("leader", "1 while this replica leads", leader.clone());
         Self {
@@ -77,6 +92,9 @@ impl Default for Metrics {
             changes,
             plan_seconds,
             pass_seconds,
+            moves,
+            move_limit,
+            slots_held,
             status_writes,
             leader,
         }
@@ -84,6 +102,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Shows the moves that a plan counted.
+    pub fn show_breaker(&self, breaker: BreakerState) {
+        let count = |slots: usize| i64::try_from(slots).unwrap_or(i64::MAX);
+        self.moves.set(count(breaker.moves));
+        self.move_limit.set(count(breaker.limit));
+        self.slots_held.set(count(breaker.held));
+    }
+
     /// The metrics as OpenMetrics text.
     ///
     /// # Errors
@@ -121,7 +147,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
             .collect();
-        assert_eq!(names.len(), 6, "{names:?}");
+        assert_eq!(names.len(), 9, "{names:?}");
         for name in names {
             assert!(
                 docs.contains(&format!("`{name}`")),

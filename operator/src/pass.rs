@@ -75,13 +75,14 @@ impl Pass {
             &self.settings.runtime_image,
             &self.evidence,
         );
-        snapshot.world.breaker = self.settings.breaker();
+        snapshot.world.breaker = self.settings.breaker(report::breaker::opened_at(&snapshot));
         let planning = Instant::now();
         let now = Timestamp::now();
         let plan = plan(&snapshot.world, now);
         self.metrics
             .plan_seconds
             .observe(planning.elapsed().as_secs_f64());
+        self.metrics.show_breaker(plan.breaker);
         let children = self.apply_children(&snapshot).await;
         let changes = self.apply_changes(&snapshot, &plan).await;
         let statuses = self.write_statuses(&snapshot, &plan, now).await;
@@ -200,6 +201,7 @@ impl Pass {
                 pods: pods.get(key).unwrap_or(&no_pods),
                 evidence: &evidence,
                 revision: &planned.revision,
+                breaker: plan.breaker,
             };
             due = due.min(self.write_status(key, &facts, now).await);
         }

@@ -53,17 +53,22 @@ pub struct Settings {
     /// Moves before this time are not counted: a person looked, and lets them go on (RFC 3339).
     #[arg(long, env = "PERWATT_MOVE_RESET")]
     pub move_reset: Option<jiff::Timestamp>,
+    /// Once moves were held they are, until a person sets the reset time; else they go on as the window passes.
+    #[arg(long, env = "PERWATT_MOVE_MANUAL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub move_manual: bool,
 }
 
 impl Settings {
-    /// When moves are held.
+    /// When moves are held; `opened_at` is since when they have been, where they are.
     #[must_use]
-    pub fn breaker(&self) -> Breaker {
+    pub fn breaker(&self, opened_at: Option<jiff::Timestamp>) -> Breaker {
         Breaker {
             moves: self.move_limit,
             percent: self.move_percent,
             window: self.move_window,
             reset_at: self.move_reset,
+            waits_for_person: self.move_manual,
+            opened_at,
         }
     }
 }

@@ -4,6 +4,9 @@
 //! served it; it is marked when it is made. Moves are counted from the pods that are there, by their
 //! creation times, so that a new operator counts as the old one did. A slot's first pod, a new
 //! revision and a slot that nothing serves are no moves.
+//!
+//! Where a person must let moves go on, that they are held is in the statuses of the workloads that
+//! were held: a new operator goes on holding, and pods that go meanwhile change nothing.
 
 use crate::explain::time;
 use crate::index::{Index, OwnPod};
@@ -48,7 +51,7 @@ impl Moves {
 
     /// Whether one more slot may begin to move; it is counted if it may, and held if not.
     pub fn admit(&mut self) -> bool {
-        let may = self.counted.len() + self.begun < self.limit;
+        let may = !self.is_latched() && self.counted.len() + self.begun < self.limit;
         if may {
             self.begun += 1;
         } else {
@@ -57,8 +60,25 @@ impl Moves {
         may
     }
 
-    /// When the next move may begin.
+    /// Since when moves have been held, if no person let them go on since.
+    fn held_since(&self) -> Option<Timestamp> {
+        let opened = self.settings.opened_at?;
+        self.settings
+            .reset_at
+            .is_none_or(|reset| reset < opened)
+            .then_some(opened)
+    }
+
+    /// Whether moves wait for a person.
+    fn is_latched(&self) -> bool {
+        self.settings.waits_for_person && self.held_since().is_some()
+    }
+
+    /// When the next move may begin; none where a person must let it.
     pub fn until(&self) -> Option<Timestamp> {
+        if self.settings.waits_for_person {
+            return None;
+        }
         let over = (self.counted.len() + self.begun + 1).checked_sub(self.limit.max(1))?;
         let oldest = self.counted.get(over.saturating_sub(1))?;
         oldest.saturating_add(self.settings.window).ok()
@@ -66,17 +86,26 @@ impl Moves {
 
     /// Why a slot is held.
     pub fn reason(&self) -> Reason {
-        let until = self.until().map_or_else(String::new, |until| {
-            format!("; the next may begin {}", time(until))
-        });
-        Reason {
-            code: ReasonCode::MoveBreakerOpen,
-            message: format!(
-                "{} slots moved within {} minutes, {} may: what is served stays where it is{until}",
+        let until = if self.settings.waits_for_person {
+            " until a person sets the reset time of the move breaker (operator.moveBreaker.resetAt of the chart) to now"
+                .to_owned()
+        } else {
+            self.until().map_or_else(String::new, |until| {
+                format!("; the next may begin {}", time(until))
+            })
+        };
+        let why = match self.held_since().filter(|_| self.is_latched()) {
+            Some(since) => format!("too many slots moved, moves are held since {}", time(since)),
+            None => format!(
+                "{} slots moved within {} minutes, {} may",
                 self.counted.len() + self.begun,
                 self.settings.window.as_secs() / 60,
                 self.limit
             ),
+        };
+        Reason {
+            code: ReasonCode::MoveBreakerOpen,
+            message: format!("{why}: what is served stays where it is{until}"),
         }
     }
 
@@ -86,6 +115,8 @@ impl Moves {
             limit: self.limit,
             held: self.held,
             until: self.until().filter(|_| self.held > 0),
+            held_since: self.held_since(),
+            waits_for_person: self.settings.waits_for_person,
         }
     }
 }

@@ -28,8 +28,12 @@ pub struct BreakerState {
     pub limit: usize,
     /// Slots that this plan holds where they are.
     pub held: usize,
-    /// When the next move may begin; none while nothing is held.
+    /// When the next move may begin; none while nothing is held, or a person must let it.
     pub until: Option<Timestamp>,
+    /// Since when moves have been held, as the world tells; none where a person let them go on since.
+    pub held_since: Option<Timestamp>,
+    /// Moves go on when a person lets them.
+    pub waits_for_person: bool,
 }
 
 /// One site: what it is planned to draw.

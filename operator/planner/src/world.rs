@@ -51,6 +51,10 @@ pub struct Breaker {
     pub window: Duration,
     /// A person let moves go on: those before are not counted.
     pub reset_at: Option<Timestamp>,
+    /// Once moves were held they are, until a person lets them go on; else they go on as the window passes.
+    pub waits_for_person: bool,
+    /// Since when moves have been held, as the statuses of workloads tell.
+    pub opened_at: Option<Timestamp>,
 }
 
 impl Default for Breaker {
@@ -60,6 +64,8 @@ impl Default for Breaker {
             percent: 20,
             window: Duration::from_secs(600),
             reset_at: None,
+            waits_for_person: false,
+            opened_at: None,
         }
     }
 }

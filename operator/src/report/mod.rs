@@ -1,6 +1,7 @@
 //! What the user sees: status, conditions, events. Computed from a plan by pure functions;
 //! [`write`] is the only place that writes a status.
 
+pub mod breaker;
 pub mod events;
 pub mod figures;
 pub mod measured;

@@ -1,5 +1,6 @@
 //! Status of a workload, from the plan of its slots.
 
+use super::breaker::{self, is_held};
 use super::{figures, measured, summary};
 use crate::evidence::{Energy, Evidence, Report};
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use perwatt_crds::conditions::{self, ConditionType, condition, cut};
 use perwatt_crds::workload::{PlacementMode, SlotProblem, WorkloadSummary};
 use perwatt_crds::{InferenceWorkload, InferenceWorkloadStatus, names};
 use perwatt_planner::figure::Figure;
-use perwatt_planner::outcome::{Reason, ReasonCode, SlotPlan};
+use perwatt_planner::outcome::{BreakerState, Reason, ReasonCode, SlotPlan};
 use perwatt_planner::world::{OwnedPod, PodState};
 use std::collections::HashMap;
 
@@ -27,6 +28,8 @@ pub struct Facts<'a> {
     pub evidence: &'a Evidence,
     /// Hash of what is to run.
     pub revision: &'a str,
+    /// The moves that were counted.
+    pub breaker: BreakerState,
 }
 
 /// One slot that is served: by what, where.
@@ -73,6 +76,7 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> InferenceWorkloadStatus {
         },
         figures: measured::compute(facts),
         conditions: conditions::merge(previous.map_or(&[], |status| &status.conditions), wanted, now),
+        moves_held_since: breaker::held_since(facts, now),
         problems: problems(facts),
     }
 }
@@ -188,29 +192,35 @@ fn build_conditions(facts: &Facts<'_>, ready: usize, served: &[Served<'_>]) -> V
         .iter()
         .filter_map(|slot| Some((slot, slot.degraded.as_ref()?)))
         .collect();
-    wanted.push(match degraded.first() {
-        Some((slot, reason)) => {
-            let message = format!(
-                "{}{}",
-                of_slots(&slot.slot, degraded.len(), facts.slots.len()),
-                reason.message
-            );
-            condition(
+    wanted.push(
+        match degraded
+            .iter()
+            .find(|(_, reason)| is_held(reason))
+            .or(degraded.first())
+        {
+            Some((slot, reason)) => {
+                let message = format!(
+                    "{}{}",
+                    of_slots(&slot.slot, degraded.len(), facts.slots.len()),
+                    reason.message
+                );
+                condition(
+                    ConditionType::Degraded,
+                    true,
+                    reason.code.as_str(),
+                    &message,
+                    generation,
+                )
+            }
+            None => condition(
                 ConditionType::Degraded,
-                true,
-                reason.code.as_str(),
-                &message,
+                false,
+                "AsPlanned",
+                "every served slot has its planned best",
                 generation,
-            )
-        }
-        None => condition(
-            ConditionType::Degraded,
-            false,
-            "AsPlanned",
-            "every served slot has its planned best",
-            generation,
-        ),
-    });
+            ),
+        },
+    );
     wanted
 }
 

@@ -4,6 +4,7 @@ use crate::build::{at, foreign_pod, key, node, on_cpu, on_profile, with_devices,
 use crate::lab::{SLOT, gate, on, served_by};
 use crate::sim::Sim;
 use crate::watts::{declared, mixed, powered};
+use jiff::ToSpan;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::profile::NodeLabels;
 use perwatt_crds::site::ZONE_LABEL;
@@ -358,4 +359,33 @@ fn a_new_revision_and_a_slot_that_nothing_serves_are_no_moves() {
     sim.world.breaker.moves = 0;
     sim.world.pods.clear();
     assert_eq!(creates(&sim), 40);
+}
+
+#[test]
+fn where_a_person_must_look_moves_are_held_until_one_did() {
+    let mut sim = many();
+    sim.world.breaker.waits_for_person = true;
+    for number in 0..40 {
+        sim.set_health(&format!("edge-{number:02}"), 0, DeviceHealth::Unhealthy);
+    }
+    let opened = sim.now;
+    let first = sim.plan();
+    assert_eq!((first.breaker.held, first.breaker.until), (30, None));
+    sim.apply(&first);
+    // The statuses of the workloads tell from now on, whatever becomes of the pods.
+    sim.world.breaker.opened_at = Some(opened);
+    sim.now += 2.hours();
+    let held = sim.plan();
+    assert_eq!(creates(&sim), 0);
+    assert_eq!(held.breaker.held_since, Some(opened));
+    let degraded = held.slots.iter().filter_map(|slot| slot.degraded.as_ref());
+    let mut degraded = degraded.filter(|reason| reason.code == ReasonCode::MoveBreakerOpen);
+    let why = degraded.next().unwrap();
+    assert!(
+        why.message.contains("operator.moveBreaker.resetAt"),
+        "{}",
+        why.message
+    );
+    sim.world.breaker.reset_at = Some(sim.now);
+    assert_eq!(creates(&sim), perwatt_planner::BREAKER_FLOOR);
 }
