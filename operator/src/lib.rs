@@ -13,7 +13,7 @@ pub mod http;
 pub mod leader;
 pub mod metrics;
 pub mod observe;
-mod pass;
+pub mod pass;
 pub mod preflight;
 pub mod report;
 pub mod settings;
@@ -193,7 +193,7 @@ async fn plan_forever(mut pass: Pass, changed: &Notify, health: &Health, stoppin
             () = tokio::time::sleep(wait) => {}
         }
         health.pass_began();
-        wait = pass.run().await.clamp(COALESCE, RESYNC);
+        wait = pass.run(jiff::Timestamp::now()).await.clamp(COALESCE, RESYNC);
         health.pass_ended();
     }
 }

@@ -67,8 +67,8 @@ impl Pass {
         }
     }
 
-    /// Runs one pass; returns when the next is due if nothing happens before.
-    pub async fn run(&mut self) -> Duration {
+    /// Runs one pass at the time `now`; returns when the next is due if nothing happens before.
+    pub async fn run(&mut self, now: Timestamp) -> Duration {
         let began = Instant::now();
         let mut snapshot = Snapshot::of(
             Objects::from(&self.stores),
@@ -77,7 +77,6 @@ impl Pass {
         );
         snapshot.world.breaker = self.settings.breaker(report::breaker::opened_at(&snapshot));
         let planning = Instant::now();
-        let now = Timestamp::now();
         let plan = plan(&snapshot.world, now);
         self.metrics
             .plan_seconds
