@@ -4,18 +4,20 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod kubelet;
 mod server;
 mod views;
 
 use k8s_openapi::api::core::v1::Pod;
+use kubelet::{device_requests, holds, kill_pod, on_device, ready, run_kubelets};
 use perwatt_operator::evidence::Evidence;
 use perwatt_operator::metrics::Metrics;
-use perwatt_operator::observe::pod::{is_ready, node, requests};
+use perwatt_operator::observe::pod::{is_ready, node};
 use perwatt_operator::pass::Pass;
 use perwatt_operator::settings::Settings;
 use serde_json::{Value, json};
 use server::{Bug, Fault, Key, Server, Shared, connect};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use views::Views;
@@ -112,21 +114,6 @@ fn start(bug: Option<Bug>) -> Server {
 fn inventory(node: &str, health: &str, at: &str) -> Value {
     json!({"metadata": {"name": node}, "spec": {}, "status": {"devices": [
         {"id": "d0", "profile": "asic", "class": "ASIC", "health": health, "lastTransitionTime": at}]}})
-}
-
-/// The slots that a pod is ready for.
-fn ready(server: &Server) -> BTreeSet<String> {
-    server
-        .pods()
-        .iter()
-        .filter(|pod| is_ready(pod))
-        .map(slot)
-        .collect()
-}
-
-fn slot(pod: &Pod) -> String {
-    let annotations = pod.metadata.annotations.clone().unwrap_or_default();
-    annotations.get("perwatt.dev/slot").cloned().unwrap_or_default()
 }
 
 impl Simulation {
@@ -302,66 +289,6 @@ fn edit(server: &mut Server, field: &str, value: Value) {
     }
 }
 
-/// A process dies; gives its slot.
-fn kill_pod(server: &mut Server, random: &mut fastrand::Rng) -> Option<String> {
-    let pods: Vec<_> = server
-        .objects
-        .keys()
-        .filter(|key| key.0 == "pods")
-        .cloned()
-        .collect();
-    let chosen = random.choice(pods)?;
-    let mut object = server.objects[&chosen].clone();
-    object["status"] = json!({"phase": "Failed", "reason": "Error"});
-    let killed = server.put(chosen, object);
-    Some(slot(&serde_json::from_value(killed).unwrap()))
-}
-
-fn on_device(pod: &Pod) -> bool {
-    pod.metadata
-        .annotations
-        .iter()
-        .flatten()
-        .any(|(name, _)| name == "perwatt.dev/profile")
-}
-
-fn device_requests(pod: &Pod) -> i64 {
-    let requested = pod.spec.as_ref().map(requests).unwrap_or_default();
-    requested.extended.get(RESOURCE).copied().unwrap_or_default()
-}
-
-fn holds(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Failed" | "Succeeded"))
-}
-
-/// Binds and starts pods; refuses those whose device another has.
-fn run_kubelets(server: &mut Server) {
-    let mut held = BTreeMap::<String, i64>::new();
-    let mut pods = server.pods();
-    pods.retain(holds);
-    pods.sort_by_key(|pod| pod.status.is_none());
-    for pod in pods {
-        let spec = pod.spec.as_ref().unwrap();
-        let on = node(spec).unwrap_or_default();
-        let taken = held.entry(on.clone()).or_default();
-        let fits = *taken + device_requests(&pod) <= 1;
-        let status = if fits {
-            *taken += device_requests(&pod);
-            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
-        } else {
-            json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"})
-        };
-        let key = key("pods", "default", pod.metadata.name.as_deref().unwrap());
-        let mut object = server.objects[&key].clone();
-        if object["status"] != status {
-            object["status"] = status;
-            object["spec"]["nodeName"] = json!(on);
-            server.put(key, object);
-        }
-    }
-}
-
 /// What must hold after every pass.
 fn require_invariants(server: &Server, served: &BTreeSet<String>) -> Outcome {
     let pods = server.pods();
@@ -382,7 +309,13 @@ fn require_invariants(server: &Server, served: &BTreeSet<String>) -> Outcome {
         let here = |pod: &&Pod| holds(pod) && pod.spec.as_ref().and_then(node).as_deref() == Some(name);
         let devices: i64 = pods.iter().filter(here).map(device_requests).sum();
         if devices > 1 {
-            return Err(format!("the device of {name} is booked {devices} times"));
+            let booked = pods.iter().filter(here).filter(|pod| device_requests(pod) > 0);
+            let booked: Vec<_> = booked
+                .map(|pod| (pod.metadata.name.as_deref(), is_ready(pod)))
+                .collect();
+            return Err(format!(
+                "the device of {name} is booked {devices} times (pod, ready): {booked:?}"
+            ));
         }
     }
     Ok(())
