@@ -50,13 +50,28 @@ impl ApplyError {
     pub fn is_ordinary(&self) -> bool {
         matches!(self, Self::SurvivorNotServing { .. } | Self::Stale { .. })
     }
+
+    /// Whether the change may have been carried out all the same: nothing, or a failure of the server's own, was answered.
+    #[must_use]
+    pub fn leaves_open(&self) -> bool {
+        match self {
+            Self::Api {
+                source: kube::Error::Api(status),
+                ..
+            } => status.code >= 500,
+            Self::Api { .. } => true,
+            Self::SurvivorNotServing { .. } | Self::Stale { .. } => false,
+        }
+    }
 }
 
 /// What a change did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Applied {
-    /// The cluster changed.
-    Done,
+    /// A pod was made, as the API server answered.
+    Made(Box<Pod>),
+    /// A pod was deleted: as the API server answered, none where it is no more.
+    Deleted(Option<Box<Pod>>),
     /// It was so already.
     Already,
 }
@@ -106,7 +121,7 @@ async fn create(
         )
         .await
     {
-        Ok(_) => Ok(Applied::Done),
+        Ok(made) => Ok(Applied::Made(Box::new(made))),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Applied::Already),
         Err(source) => Err(ApplyError::Api {
             action: format!("create pod {}", plan.name),
@@ -132,7 +147,7 @@ async fn remove(client: &Client, snapshot: &Snapshot, delete: &PodDelete) -> Res
     }
     let parameters = DeleteParams::default().preconditions(preconditions);
     match api.delete(&delete.name, &parameters).await {
-        Ok(_) => Ok(Applied::Done),
+        Ok(answer) => Ok(Applied::Deleted(answer.left().map(Box::new))),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Applied::Already),
         Err(kube::Error::Api(status)) if status.is_conflict() => Err(ApplyError::Stale {
             what: format!("pod {}", delete.name),

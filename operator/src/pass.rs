@@ -5,6 +5,7 @@ use crate::apply::{self, Applied, ApplyError};
 use crate::evidence::Evidence;
 use crate::metrics::{ChangeLabels, Metrics, SlotLabels};
 use crate::observe::Stores;
+use crate::observe::assumed::Assumed;
 use crate::observe::snapshot::{Objects, Snapshot};
 use crate::report::{self, events, workload::Facts};
 use crate::settings::Settings;
@@ -36,6 +37,7 @@ pub struct Pass {
     client: Client,
     settings: Settings,
     stores: Stores,
+    assumed: Assumed,
     evidence: Evidence,
     metrics: Metrics,
     reporter: Reporter,
@@ -60,6 +62,7 @@ impl Pass {
             client,
             settings,
             stores,
+            assumed: Assumed::default(),
             evidence,
             metrics,
             reporter,
@@ -70,11 +73,15 @@ impl Pass {
     /// Runs one pass at the time `now`; returns when the next is due if nothing happens before.
     pub async fn run(&mut self, now: Timestamp) -> Duration {
         let began = Instant::now();
-        let mut snapshot = Snapshot::of(
-            Objects::from(&self.stores),
-            &self.settings.runtime_image,
-            &self.evidence,
-        );
+        let mut objects = Objects::from(&self.stores);
+        objects.pods = match self.assumed.complete(&self.client, objects.pods, now).await {
+            Ok(pods) => pods,
+            Err(error) => {
+                tracing::warn!(%error, "nothing is planned until pods can be listed, trying again");
+                return RETRY_LATER;
+            }
+        };
+        let mut snapshot = Snapshot::of(objects, &self.settings.runtime_image, &self.evidence);
         snapshot.world.breaker = self.settings.breaker(report::breaker::opened_at(&snapshot));
         let planning = Instant::now();
         let plan = plan(&snapshot.world, now);
@@ -83,11 +90,12 @@ impl Pass {
             .observe(planning.elapsed().as_secs_f64());
         self.metrics.show_breaker(plan.breaker);
         let children = self.apply_children(&snapshot).await;
-        let changes = self.apply_changes(&snapshot, &plan).await;
+        let changes = self.apply_changes(&snapshot, &plan, now).await;
         let statuses = self.write_statuses(&snapshot, &plan, now).await;
         self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
         let due = plan.wake_at.map_or(NOTHING_DUE, |at| until(at, now));
-        [children, changes, statuses, due]
+        let shown = self.assumed.due(now).unwrap_or(NOTHING_DUE);
+        [children, changes, statuses, due, shown]
             .into_iter()
             .min()
             .unwrap_or(NOTHING_DUE)
@@ -108,10 +116,11 @@ impl Pass {
         waits.min().unwrap_or(NOTHING_DUE)
     }
 
-    async fn apply_changes(&self, snapshot: &Snapshot, plan: &Plan) -> Duration {
+    async fn apply_changes(&mut self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Duration {
         let image = self.settings.runtime_image.as_str();
+        let client = &self.client;
         let results = stream::iter(plan.changes.iter().take(CHANGES))
-            .map(|change| async move { (change, apply::apply(&self.client, snapshot, image, change).await) })
+            .map(|change| async move { (change, apply::apply(client, snapshot, image, change).await) })
             .buffer_unordered(CONCURRENT)
             .collect::<Vec<_>>()
             .await;
@@ -120,16 +129,44 @@ impl Pass {
         let mut done = Vec::new();
         for (change, result) in results {
             self.count(change, &result);
-            match result {
-                Ok(Applied::Done) => done.push(change),
+            match &result {
+                Ok(Applied::Made(_) | Applied::Deleted(_)) => done.push(change),
                 Ok(Applied::Already) => {}
-                Err(error) => due = due.min(self.retry(&error)),
+                Err(error) => due = due.min(self.retry(error)),
             }
+            self.remember(snapshot, change, result, now);
         }
         stream::iter(done)
             .for_each_concurrent(CONCURRENT, |change| self.tell(snapshot, change))
             .await;
         due
+    }
+
+    /// Notes what the next pass has to see.
+    fn remember(
+        &mut self,
+        snapshot: &Snapshot,
+        change: &Change,
+        result: Result<Applied, ApplyError>,
+        now: Timestamp,
+    ) {
+        match (change, result) {
+            (Change::Create(_), Ok(Applied::Made(pod))) => self.assumed.note_made(*pod, now),
+            // Another process made it, and the watch does not show it yet.
+            (Change::Create(plan), Ok(Applied::Already))
+                if snapshot.pod(&plan.workload.namespace, &plan.name).is_none() =>
+            {
+                self.assumed.note_unknown();
+            }
+            (Change::Delete(delete), Ok(Applied::Deleted(pod))) => {
+                self.assumed.note_deleted(&delete.uid, pod.map(|pod| *pod), now);
+            }
+            (Change::Delete(delete), Ok(Applied::Already)) => {
+                self.assumed.note_deleted(&delete.uid, None, now);
+            }
+            (_, Err(error)) if error.leaves_open() => self.assumed.note_unknown(),
+            _ => {}
+        }
     }
 
     /// Says what went wrong, and when to try again.
@@ -149,7 +186,7 @@ impl Pass {
             Change::Delete(_) => "delete",
         };
         let result = match result {
-            Ok(Applied::Done) => "done",
+            Ok(Applied::Made(_) | Applied::Deleted(_)) => "done",
             Ok(Applied::Already) => "already",
             Err(error) if error.is_ordinary() => "deferred",
             Err(_) => "failed",

@@ -62,10 +62,10 @@ pub enum Bug {
     MissWorkloads,
     /// What was seen of services is never seen again.
     MissServices,
-    /// What was seen of pods is never seen again.
-    MissPods,
-    /// That a pod is gone is never seen.
-    MissDeletes,
+    /// A list of pods is answered as if there were none.
+    EmptyLists,
+    /// A pod is deleted though it changed since it was seen.
+    DeleteChanged,
 }
 
 /// The server's state.
@@ -163,6 +163,17 @@ impl Server {
         if key.0 == "endpointslices" {
             return (200, self.endpoints(query));
         }
+        if key.0 == "pods" && key.2.is_empty() {
+            let of_kind = self.objects.iter().filter(|(key, _)| key.0 == "pods");
+            let items: Vec<_> = of_kind
+                .map(|(_, pod)| pod)
+                .filter(|_| self.bug != Some(Bug::EmptyLists))
+                .collect();
+            return (
+                200,
+                json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}),
+            );
+        }
         match self.objects.get(key) {
             None => refusal(404, "NotFound"),
             Some(object) => (200, object.clone()),
@@ -242,7 +253,7 @@ impl Server {
         };
         let wanted = &options["preconditions"];
         let differs = |field: &str| !wanted[field].is_null() && wanted[field] != object["metadata"][field];
-        if differs("uid") || differs("resourceVersion") {
+        if self.bug != Some(Bug::DeleteChanged) && (differs("uid") || differs("resourceVersion")) {
             return refusal(409, "Conflict");
         }
         let object = object.clone();

@@ -4,6 +4,7 @@ use crate::server::{Bug, Server};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload};
@@ -22,6 +23,7 @@ pub struct Views {
     profiles: Writer<HardwareProfile>,
     inventories: Writer<DeviceInventory>,
     sites: Writer<EdgeSite>,
+    priority_classes: Writer<PriorityClass>,
 }
 
 impl Views {
@@ -46,6 +48,7 @@ impl Views {
             profiles: self.profiles.as_reader(),
             inventories: self.inventories.as_reader(),
             sites: self.sites.as_reader(),
+            priority_classes: self.priority_classes.as_reader(),
         }
     }
 
@@ -58,21 +61,14 @@ impl Views {
     /// Lists anew each kind for which `fresh` says so; the others stay as old as they are.
     pub fn observe(&mut self, server: &Server, mut fresh: impl FnMut() -> bool) {
         list(&mut self.nodes, server, "nodes", fresh());
-        match server.bug {
-            Some(Bug::MissPods) => {}
-            Some(Bug::MissDeletes) => {
-                for pod in server.pods() {
-                    self.pods.apply_watcher_event(&Event::Apply(pod));
-                }
-            }
-            _ => list(&mut self.pods, server, "pods", fresh()),
-        }
+        list(&mut self.pods, server, "pods", fresh());
         let services = fresh() && server.bug != Some(Bug::MissServices);
         list(&mut self.services, server, "services", services);
         list(&mut self.budgets, server, "poddisruptionbudgets", fresh());
         list(&mut self.revisions, server, "controllerrevisions", fresh());
         list(&mut self.profiles, server, "hardwareprofiles", fresh());
         list(&mut self.sites, server, "edgesites", fresh());
+        list(&mut self.priority_classes, server, "priorityclasses", fresh());
         if fresh() && server.bug != Some(Bug::MissWorkloads) {
             self.list_workloads(server);
         }
