@@ -1,12 +1,16 @@
 //! An API server in memory: objects, resource versions, preconditions, apply, and faults on request.
 
+use crate::WORKLOADS;
+use crate::bug::Bug;
+use crate::disturb::{Disturbance, image, workload_key};
+use crate::kubelet::Served;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::client::Body;
-use perwatt_operator::observe::pod::is_ready;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 /// Plural, namespace (empty where there is none), name.
@@ -15,67 +19,34 @@ pub type Key = (String, String, String);
 /// What happens to one write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// The server answers with this code, and writes nothing.
-    Refuse(u16),
+    /// The server answers with this code and reason, and writes nothing.
+    Refuse(u16, &'static str),
+    /// The write is carried out, and its answer lost.
+    LoseAnswer,
     /// The operator dies before the write reaches the server.
     CrashBefore,
     /// The operator dies after the write, before it sees the answer.
     CrashAfter,
 }
 
-/// A bug between the operator and the server.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Bug {
-    /// A create is answered, and not carried out.
-    DropCreate,
-    /// A delete is answered, and not carried out.
-    DropDelete,
-    /// A status is answered, and not written.
-    DropStatus,
-    /// A service is answered, and not written.
-    DropService,
-    /// A disruption budget is answered, and not written.
-    DropBudget,
-    /// A revision is answered, and not written.
-    DropRevision,
-    /// Pods are made without their owner.
-    ForgetOwner,
-    /// Pods are made without the device they were planned on.
-    ForgetDevice,
-    /// Every pod is made twice.
-    CreateTwice,
-    /// A slot's old pod goes when its new one is made, not when it serves.
-    DeleteFirst,
-    /// Pods are made out of reach of their Service.
-    ForgetTraffic,
-    /// Pods are made for any node.
-    ForgetNode,
-    /// Pods are made without their slot.
-    ForgetSlot,
-    /// Every status is written with a change of its own.
-    HotLoop,
-    /// The status tells of no generation.
-    ForgetGeneration,
-    /// What was seen of devices is never seen again.
-    MissDevices,
-    /// What was seen of workloads is never seen again.
-    MissWorkloads,
-    /// What was seen of services is never seen again.
-    MissServices,
-    /// A list of pods is answered as if there were none.
-    EmptyLists,
-    /// A pod is deleted though it changed since it was seen.
-    DeleteChanged,
-}
-
 /// The server's state.
 #[derive(Default)]
 pub struct Server {
     pub objects: BTreeMap<Key, Value>,
+    /// The pods among them, decoded.
+    pods: BTreeMap<Key, Pod>,
+    /// Specs of workloads as their users wrote them.
+    pub wanted: BTreeMap<String, Value>,
+    /// Slots that had a pod that served, which no fault and no user has taken since.
+    pub served: BTreeSet<Served>,
+    /// Names of the pods that Services list.
+    pub listed: BTreeSet<String>,
     pub now: Timestamp,
     pub bug: Option<Bug>,
     /// The write of this pass that the fault meets.
     pub fault: Option<(u32, Fault)>,
+    /// What happens before a write of this pass.
+    pub meanwhile: Option<(u32, Disturbance)>,
     pub crashed: bool,
     /// Writes that changed something or were to, but for events.
     pub writes: u32,
@@ -142,21 +113,28 @@ impl Server {
             return Some((201, body));
         }
         self.writes += 1;
-        let fault = self
-            .fault
-            .filter(|(at, _)| *at == self.writes)
-            .map(|(_, fault)| fault);
-        match fault {
-            Some(Fault::Refuse(code)) => return Some(refusal(code, "InternalError")),
+        if let Some((_, disturbance)) = self.meanwhile.take_if(|(at, _)| *at == self.writes) {
+            disturbance.strike(self);
+        }
+        let fault = self.fault.filter(|(at, _)| *at == self.writes);
+        match fault.map(|(_, fault)| fault) {
+            Some(Fault::Refuse(code, reason)) => return Some(refusal(code, reason)),
             Some(Fault::CrashBefore) => {
                 self.crashed = true;
                 return None;
             }
-            _ => {}
+            Some(Fault::CrashAfter) => {
+                self.write(method, key, status, body);
+                self.crashed = true;
+                return None;
+            }
+            Some(Fault::LoseAnswer) => {
+                self.write(method, key, status, body);
+                return Some(refusal(504, "Timeout"));
+            }
+            None => {}
         }
-        let answer = self.write(method, key, status, body);
-        self.crashed = fault == Some(Fault::CrashAfter);
-        (!self.crashed).then_some(answer)
+        Some(self.write(method, key, status, body))
     }
 
     fn read(&self, key: &Key, query: &str) -> (u16, Value) {
@@ -164,35 +142,38 @@ impl Server {
             return (200, self.endpoints(query));
         }
         if key.0 == "pods" && key.2.is_empty() {
-            let of_kind = self.objects.iter().filter(|(key, _)| key.0 == "pods");
-            let items: Vec<_> = of_kind
-                .map(|(_, pod)| pod)
-                .filter(|_| self.bug != Some(Bug::EmptyLists))
-                .collect();
-            return (
-                200,
-                json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}),
-            );
+            return (200, self.list_pods());
         }
-        match self.objects.get(key) {
-            None => refusal(404, "NotFound"),
-            Some(object) => (200, object.clone()),
+        let Some(mut object) = self.objects.get(key).cloned() else {
+            return refusal(404, "NotFound");
+        };
+        if key.0 == "pods" && self.bug == Some(Bug::TrustSurvivor) {
+            object["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+            object["metadata"]["deletionTimestamp"] = Value::Null;
         }
+        (200, object)
+    }
+
+    fn list_pods(&self) -> Value {
+        let pods = self.objects.iter().filter(|(key, _)| key.0 == "pods");
+        let items: Vec<_> = pods
+            .map(|(_, pod)| pod)
+            .filter(|_| self.bug != Some(Bug::EmptyLists))
+            .collect();
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
     }
 
     fn endpoints(&self, query: &str) -> Value {
-        let of = |pod: &Pod| {
-            let labels = pod.metadata.labels.clone().unwrap_or_default();
-            let workload = labels.get("perwatt.dev/workload").cloned().unwrap_or_default();
-            query.ends_with(&workload)
-                && labels
-                    .get("perwatt.dev/traffic")
-                    .is_some_and(|traffic| traffic == "true")
+        let is_listed = |pod: &Pod| {
+            let labels = pod.metadata.labels.as_ref();
+            let label = |name: &str| labels.and_then(|labels| labels.get(name)).map(String::as_str);
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            query.ends_with(label("perwatt.dev/workload").unwrap_or_default())
+                && label("perwatt.dev/traffic") == Some("true")
+                && (self.listed.contains(name) || self.bug == Some(Bug::TrustSurvivor))
         };
-        let endpoints: Vec<_> = self
-            .pods()
-            .into_iter()
-            .filter(|pod| of(pod) && is_ready(pod))
+        let listed = self.pods.values().filter(|pod| is_listed(pod));
+        let endpoints: Vec<_> = listed
             .map(|pod| {
                 json!({"addresses": ["10.0.0.1"], "conditions": {"ready": true},
                 "targetRef": {"kind": "Pod", "name": pod.metadata.name}})
@@ -216,37 +197,45 @@ impl Server {
         if self.objects.contains_key(&key) {
             return refusal(409, "AlreadyExists");
         }
-        if key.0 == "controllerrevisions" && self.bug == Some(Bug::DropRevision) {
-            return (201, body);
-        }
-        if key.0 == "pods" {
-            match self.bug {
-                Some(Bug::ForgetTraffic) => {
-                    body["metadata"]["labels"]["perwatt.dev/traffic"] = json!("false")
-                }
-                Some(Bug::ForgetNode) => body["spec"]["affinity"] = json!({}),
-                Some(Bug::ForgetSlot) => body["metadata"]["annotations"]["perwatt.dev/slot"] = json!(""),
-                Some(Bug::DeleteFirst) => {
-                    let slot = &body["metadata"]["annotations"]["perwatt.dev/slot"];
-                    self.objects.retain(|key, object| {
-                        key.0 != "pods" || &object["metadata"]["annotations"]["perwatt.dev/slot"] != slot
-                    });
-                }
-                Some(Bug::DropCreate) => return (201, body),
-                Some(Bug::ForgetOwner) => body["metadata"]["ownerReferences"] = json!([]),
-                Some(Bug::ForgetDevice) => body["spec"]["containers"][0]["resources"] = json!({}),
-                Some(Bug::CreateTwice) => {
-                    let mut twin = (key.clone(), body.clone());
-                    twin.0.2.push_str("-twin");
-                    twin.1["metadata"]["name"] = json!(twin.0.2);
-                    self.put(twin.0, twin.1);
-                }
-                _ => {}
+        match (key.0.as_str(), self.bug) {
+            ("controllerrevisions", Some(Bug::DropRevision)) | ("pods", Some(Bug::DropCreate)) => {
+                return (201, body);
             }
+            ("pods", Some(bug)) => self.create_spoiled(bug, &key, &mut body),
+            _ => {}
         }
         (201, self.put(key, body))
     }
 
+    fn create_spoiled(&mut self, bug: Bug, key: &Key, pod: &mut Value) {
+        let owner = &pod["metadata"]["ownerReferences"][0]["name"];
+        let other = WORKLOADS.iter().find(|name| *owner != **name);
+        let other = other.and_then(|name| self.objects.get(&workload_key(name)));
+        bug.spoil(pod, &image(0), other.unwrap_or(&Value::Null));
+        match bug {
+            Bug::DeleteFirst => {
+                let identity = |pod: &Value| {
+                    let metadata = &pod["metadata"];
+                    let slot = metadata["annotations"]["perwatt.dev/slot"].clone();
+                    (metadata["ownerReferences"][0]["uid"].clone(), slot)
+                };
+                let old =
+                    |(key, object): &(&Key, &Value)| key.0 == "pods" && identity(object) == identity(pod);
+                let old = self.objects.iter().filter(old);
+                for key in old.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+                    self.remove(&key);
+                }
+            }
+            Bug::CreateTwice => {
+                let mut twin = pod.clone();
+                twin["metadata"]["name"] = json!(format!("{}-twin", key.2));
+                self.put(crate::key("pods", &key.1, &format!("{}-twin", key.2)), twin);
+            }
+            _ => {}
+        }
+    }
+
+    /// A pod that is bound stops first; everything else is gone at once.
     fn delete(&mut self, key: &Key, options: &Value) -> (u16, Value) {
         let Some(object) = self.objects.get(key) else {
             return refusal(404, "NotFound");
@@ -256,11 +245,19 @@ impl Server {
         if self.bug != Some(Bug::DeleteChanged) && (differs("uid") || differs("resourceVersion")) {
             return refusal(409, "Conflict");
         }
-        let object = object.clone();
-        if self.bug != Some(Bug::DropDelete) {
-            self.objects.remove(key);
+        let mut object = object.clone();
+        if self.bug == Some(Bug::DropDelete) || !object["metadata"]["deletionTimestamp"].is_null() {
+            return (200, object);
         }
-        (200, object)
+        let runs = key.0 == "pods"
+            && object["spec"]["nodeName"].is_string()
+            && object["status"]["phase"] != "Failed";
+        if !runs {
+            self.remove(key);
+            return (200, object);
+        }
+        object["metadata"]["deletionTimestamp"] = json!(self.now.to_string());
+        (200, self.put(key.clone(), object))
     }
 
     fn patch_status(&mut self, key: &Key, body: &Value) -> (u16, Value) {
@@ -271,11 +268,8 @@ impl Server {
             return (200, object);
         }
         object["status"] = body["status"].clone();
-        if self.bug == Some(Bug::ForgetGeneration) && key.0 == "inferenceworkloads" {
-            object["status"]["observedGeneration"] = json!(0);
-        }
-        if self.bug == Some(Bug::HotLoop) {
-            object["status"]["revision"] = json!(self.versions.to_string());
+        if let Some(bug) = self.bug.filter(|_| key.0 == "inferenceworkloads") {
+            bug.spoil_status(&mut object, self.versions);
         }
         (200, self.put(key.clone(), object))
     }
@@ -289,7 +283,15 @@ impl Server {
         if key.0 == dropped {
             return (200, body);
         }
-        let mut object = self.objects.get(&key).cloned().unwrap_or_else(|| json!({}));
+        // Apply makes what is not there; a merge does not.
+        let Some(mut object) = self
+            .objects
+            .get(&key)
+            .cloned()
+            .or(body.get("kind").map(|_| json!({})))
+        else {
+            return refusal(404, "NotFound");
+        };
         merge(&mut object, body);
         (200, self.put(key, object))
     }
@@ -303,21 +305,46 @@ impl Server {
             metadata["uid"] = json!(format!("uid-{}", self.versions));
             metadata["creationTimestamp"] = json!(self.now.to_string());
         }
+        if key.0 == "pods" {
+            self.pods.insert(key.clone(), Pod::deserialize(&object).unwrap());
+        }
         self.objects.insert(key, object.clone());
         object
     }
 
-    /// Every pod.
-    pub fn pods(&self) -> Vec<Pod> {
-        self.list("pods")
+    /// Changes an object; one that stays as it was keeps its resource version.
+    pub fn change(&mut self, key: &Key, change: impl FnOnce(&mut Value)) {
+        let Some(before) = self.objects.get(key) else {
+            return;
+        };
+        let mut object = before.clone();
+        change(&mut object);
+        if object != *before {
+            self.put(key.clone(), object);
+        }
     }
 
-    /// Every object of a kind.
-    pub fn list<K: serde::de::DeserializeOwned>(&self, plural: &str) -> Vec<K> {
-        let of_kind = self.objects.iter().filter(|(key, _)| key.0 == plural);
-        of_kind
-            .map(|(_, object)| serde_json::from_value(object.clone()).unwrap())
-            .collect()
+    pub fn remove(&mut self, key: &Key) -> Option<Value> {
+        self.pods.remove(key);
+        self.objects.remove(key)
+    }
+
+    /// Every pod.
+    pub fn pods(&self) -> impl Iterator<Item = (&Key, &Pod)> {
+        self.pods.iter()
+    }
+
+    pub fn pod(&self, key: &Key) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// Keys and resource versions of a kind.
+    pub fn versions_of(&self, plural: &str) -> impl Iterator<Item = (&Key, &str)> {
+        let of_kind = self.objects.iter().filter(move |(key, _)| key.0 == plural);
+        of_kind.map(|(key, object)| {
+            let version = object["metadata"]["resourceVersion"].as_str();
+            (key, version.unwrap_or_default())
+        })
     }
 }
 
