@@ -87,8 +87,9 @@ bench: $(if $(filter runtime-% planner-% agent-energy canary-%,$(NAME)),,parts) 
 	@$(BIN)/perwatt-e2e bench $(NAME)
 
 .PHONY: soak
-soak: build ## Canaries in full, and a million requests for each fault of a variant's server: hours (make soak NAME=runtime-failover for one)
-	@$(BIN)/perwatt-e2e soak $(NAME)
+soak: $(if $(filter simulation,$(NAME)),tools,build) ## 100,000 simulated schedules of the operator, canaries in full, a million requests for each fault of a variant's server: hours (make soak NAME=simulation for one)
+	@$(if $(filter-out simulation,$(NAME)),true,tools/step "simulated schedules" cargo test --config profile.dev.opt-level=3 --locked --workspace --test simulation -- --ignored --nocapture)
+	@$(if $(filter simulation,$(NAME)),true,$(BIN)/perwatt-e2e soak $(NAME))
 
 FUZZ_COUNT ?= 20000
 .PHONY: fuzz

@@ -1,6 +1,6 @@
 //! The real planner, pass, apply and report against an API server in memory, under faults from a seed.
 //!
-//! `PERWATT_SIMULATION_SEED=N` runs one schedule again; a failure says its seed.
+//! `PERWATT_SIMULATION_SEED=N` runs one schedule again; a failure says its seed. `make soak NAME=simulation` runs 100,000.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -11,6 +11,7 @@ mod operator;
 mod require;
 mod schedule;
 mod server;
+mod soak;
 mod views;
 
 use bug::Bug;
@@ -73,4 +74,10 @@ fn every_planted_bug_is_caught() {
         };
         println!("{bug:?}: seed {seed}: {violation}");
     }
+}
+
+#[test]
+#[ignore = "minutes: `make soak NAME=simulation`"]
+fn the_product_holds_in_a_hundred_thousand_schedules() {
+    soak::run();
 }
