@@ -40,6 +40,8 @@ pub enum Bug {
     MissWorkloads,
     /// What was seen of services is never seen again.
     MissServices,
+    /// What was seen of disruption budgets is never seen again.
+    MissBudgets,
     /// What was seen of nodes is never seen again.
     MissNodes,
     /// A list of pods is answered as if there were none.
@@ -57,7 +59,7 @@ pub enum Bug {
 }
 
 /// All of them.
-pub const ALL: [Bug; 25] = [
+pub const ALL: [Bug; 26] = [
     Bug::DropCreate,
     Bug::DropDelete,
     Bug::DropStatus,
@@ -76,6 +78,7 @@ pub const ALL: [Bug; 25] = [
     Bug::MissDevices,
     Bug::MissWorkloads,
     Bug::MissServices,
+    Bug::MissBudgets,
     Bug::MissNodes,
     Bug::EmptyLists,
     Bug::DeleteChanged,

@@ -21,6 +21,8 @@ pub enum Disturbance {
     Revise(usize, u8),
     /// A user deletes a workload, or makes it anew.
     Toggle(usize),
+    /// Somebody deletes what the operator made: a pod, a service, a disruption budget or a revision.
+    Uproot(usize),
 }
 
 impl Disturbance {
@@ -34,6 +36,7 @@ impl Disturbance {
             6 => Some(Self::Scale(which, random.u8(1..3))),
             7 => Some(Self::Revise(which, random.u8(..3))),
             8 if random.bool() => Some(Self::Toggle(which)),
+            9 => Some(Self::Uproot(random.usize(..64))),
             _ => None,
         }
     }
@@ -41,7 +44,7 @@ impl Disturbance {
     /// Whether it may come between the read of a survivor and the delete that rests on it: no program can tell
     /// whether the survivor died a moment after it was read.
     pub fn spares_pods(&self) -> bool {
-        !matches!(self, Self::Kill(_) | Self::Restart(_))
+        !matches!(self, Self::Kill(_) | Self::Restart(_) | Self::Uproot(_))
     }
 
     pub fn strike(self, server: &mut Server) {
@@ -69,6 +72,7 @@ impl Disturbance {
                 }
                 server.served.retain(|(workload, _)| workload != name);
             }
+            Self::Uproot(place) => uproot(server, place),
         }
     }
 }
@@ -119,18 +123,34 @@ pub fn inventory(node: &str, healthy: bool, at: &str) -> Value {
         {"id": "d0", "profile": "asic", "class": "ASIC", "health": health, "lastTransitionTime": at}]}})
 }
 
-/// One of the pods that run gets this status; its slot is owed nothing more where none of it is left.
+/// One of the pods that run gets this status.
 fn end(server: &mut Server, place: usize, status: &Value) {
-    let running: Vec<Key> = server
-        .pods()
-        .filter(|(_, pod)| is_serving(pod))
-        .map(|(key, _)| key.clone())
-        .collect();
-    if running.is_empty() {
-        return;
+    let running = server.pods().filter(|(_, pod)| is_serving(pod));
+    let running: Vec<Key> = running.map(|(key, _)| key.clone()).collect();
+    if let Some(chosen) = chosen(&running, place) {
+        server.change(chosen, |pod| pod["status"] = status.clone());
+        owe_what_is_left(server);
     }
-    let chosen = &running[place % running.len()];
-    server.change(chosen, |pod| pod["status"] = status.clone());
+}
+
+fn uproot(server: &mut Server, place: usize) {
+    let ours = server
+        .objects
+        .iter()
+        .filter(|(_, object)| object["metadata"]["ownerReferences"].is_array());
+    let ours: Vec<Key> = ours.map(|(key, _)| key.clone()).collect();
+    if let Some(chosen) = chosen(&ours, place) {
+        server.delete(chosen, &Value::Null);
+        owe_what_is_left(server);
+    }
+}
+
+fn chosen(keys: &[Key], place: usize) -> Option<&Key> {
+    keys.get(place.checked_rem(keys.len())?)
+}
+
+/// A slot is owed nothing more where no pod that serves it is left.
+fn owe_what_is_left(server: &mut Server) {
     let left = served_by(server);
     server.served.retain(|slot| left.contains(slot));
 }

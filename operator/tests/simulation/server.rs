@@ -236,7 +236,7 @@ impl Server {
     }
 
     /// A pod that is bound stops first; everything else is gone at once.
-    fn delete(&mut self, key: &Key, options: &Value) -> (u16, Value) {
+    pub fn delete(&mut self, key: &Key, options: &Value) -> (u16, Value) {
         let Some(object) = self.objects.get(key) else {
             return refusal(404, "NotFound");
         };

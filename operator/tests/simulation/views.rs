@@ -166,11 +166,13 @@ impl Views {
     pub fn observe(&mut self, server: &Server, random: &mut fastrand::Rng, quiet: bool) {
         let sees = |bug| server.bug != Some(bug);
         self.pods.observe(server, random, quiet);
-        self.budgets.observe(server, random, quiet);
         self.revisions.observe(server, random, quiet);
         self.profiles.observe(server, random, quiet);
         if sees(Bug::MissNodes) {
             self.nodes.observe(server, random, quiet);
+        }
+        if sees(Bug::MissBudgets) {
+            self.budgets.observe(server, random, quiet);
         }
         if sees(Bug::MissServices) {
             self.services.observe(server, random, quiet);
