@@ -21,14 +21,26 @@ use server::Key;
 /// Schedules of every run of the tests.
 const SCHEDULES: u64 = 100;
 /// Seeds that found something once, and what; it is mended.
-const FOUND: [(u64, &str); 5] = [
-    (106, DOUBLE),
-    (108, DOUBLE),
-    (114, DOUBLE),
-    (134, DOUBLE),
-    (178, DOUBLE),
+const FOUND: [(u64, &str); 8] = [
+    (106, OLDER),
+    (108, OLDER),
+    (114, OLDER),
+    (134, OLDER),
+    (178, OLDER),
+    (
+        463,
+        "the first pass of a process did not know what the one before it had written",
+    ),
+    (
+        455,
+        "a pod whose create was carried out, and its answer lost, was not known",
+    ),
+    (
+        22,
+        "a pod that was made and gone between two passes was waited for without end",
+    ),
 ];
-const DOUBLE: &str =
+const OLDER: &str =
     "a pass planned on pods older than what the one before had written, and booked a device twice";
 /// Seeds within which every planted bug must be caught.
 const BUG_SEEDS: u64 = 40;
