@@ -74,7 +74,7 @@ impl Pass {
     pub async fn run(&mut self, now: Timestamp) -> Duration {
         let began = Instant::now();
         let mut objects = Objects::from(&self.stores);
-        objects.pods = match self.assumed.complete(&self.client, objects.pods, now).await {
+        objects.pods = match self.assumed.newest(&self.client, objects.pods, now).await {
             Ok(pods) => pods,
             Err(error) => {
                 tracing::warn!(%error, "nothing is planned until pods can be listed, trying again");
@@ -90,7 +90,7 @@ impl Pass {
             .observe(planning.elapsed().as_secs_f64());
         self.metrics.show_breaker(plan.breaker);
         let children = self.apply_children(&snapshot).await;
-        let changes = self.apply_changes(&snapshot, &plan, now).await;
+        let changes = self.apply_changes(&snapshot, &plan, (now, began)).await;
         let statuses = self.write_statuses(&snapshot, &plan, now).await;
         self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
         let due = plan.wake_at.map_or(NOTHING_DUE, |at| until(at, now));
@@ -116,7 +116,13 @@ impl Pass {
         waits.min().unwrap_or(NOTHING_DUE)
     }
 
-    async fn apply_changes(&mut self, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Duration {
+    /// Carries out a plan of a pass that began then.
+    async fn apply_changes(
+        &mut self,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        (now, began): (Timestamp, Instant),
+    ) -> Duration {
         let image = self.settings.runtime_image.as_str();
         let client = &self.client;
         let results = stream::iter(plan.changes.iter().take(CHANGES))
@@ -124,6 +130,8 @@ impl Pass {
             .buffer_unordered(CONCURRENT)
             .collect::<Vec<_>>()
             .await;
+        // The watch's time begins where the last write ends: a large pass takes longer than that.
+        let written = now.saturating_add(began.elapsed()).unwrap_or(now);
         let all = plan.changes.len() <= CHANGES;
         let mut due = if all { NOTHING_DUE } else { Duration::ZERO };
         let mut done = Vec::new();
@@ -134,7 +142,7 @@ impl Pass {
                 Ok(Applied::Already) => {}
                 Err(error) => due = due.min(self.retry(error)),
             }
-            self.remember(snapshot, change, result, now);
+            self.remember(snapshot, change, result, written);
         }
         stream::iter(done)
             .for_each_concurrent(CONCURRENT, |change| self.tell(snapshot, change))
@@ -148,10 +156,10 @@ impl Pass {
         snapshot: &Snapshot,
         change: &Change,
         result: Result<Applied, ApplyError>,
-        now: Timestamp,
+        at: Timestamp,
     ) {
         match (change, result) {
-            (Change::Create(_), Ok(Applied::Made(pod))) => self.assumed.note_made(*pod, now),
+            (Change::Create(_), Ok(Applied::Made(pod))) => self.assumed.note_made(*pod, at),
             // Another process made it, and the watch does not show it yet.
             (Change::Create(plan), Ok(Applied::Already))
                 if snapshot.pod(&plan.workload.namespace, &plan.name).is_none() =>
@@ -159,10 +167,10 @@ impl Pass {
                 self.assumed.note_unknown();
             }
             (Change::Delete(delete), Ok(Applied::Deleted(pod))) => {
-                self.assumed.note_deleted(&delete.uid, pod.map(|pod| *pod), now);
+                self.assumed.note_deleted(&delete.uid, pod.map(|pod| *pod), at);
             }
             (Change::Delete(delete), Ok(Applied::Already)) => {
-                self.assumed.note_deleted(&delete.uid, None, now);
+                self.assumed.note_deleted(&delete.uid, None, at);
             }
             (_, Err(error)) if error.leaves_open() => self.assumed.note_unknown(),
             _ => {}

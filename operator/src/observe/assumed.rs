@@ -60,7 +60,7 @@ impl Assumed {
     ///
     /// # Errors
     /// When they cannot be listed: nothing may be planned then.
-    pub async fn complete(
+    pub async fn newest(
         &mut self,
         client: &Client,
         shown: Vec<Arc<Pod>>,
