@@ -91,6 +91,11 @@ soak: $(if $(filter simulation,$(NAME)),tools,build) ## 100,000 simulated schedu
 	@$(if $(filter-out simulation,$(NAME)),true,tools/step "simulated schedules" cargo test --config profile.dev.opt-level=3 --locked --workspace --test simulation -- --ignored --nocapture)
 	@$(if $(filter simulation,$(NAME)),true,$(BIN)/perwatt-e2e soak $(NAME))
 
+MUTANTS ?= 100
+.PHONY: release-check
+release-check: tools ## Before a release: of 100 mutants of the planner its tests may leave a tenth alive; an hour (MUTANTS=20 for fewer)
+	@tools/step "mutants of the planner" tools/mutants perwatt-planner $(MUTANTS) 10
+
 FUZZ_COUNT ?= 20000
 .PHONY: fuzz
 fuzz: build ## Mutated inputs against everything that reads what strangers wrote (make fuzz NAME=onnx FUZZ_COUNT=100000)
