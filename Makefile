@@ -93,7 +93,7 @@ soak: $(if $(filter simulation,$(NAME)),tools,build) ## 100,000 simulated schedu
 
 MUTANTS ?= 100
 .PHONY: release-check
-release-check: tools ## Before a release: of 100 mutants of the planner its tests may leave a tenth alive; an hour (MUTANTS=20 for fewer)
+release-check: tools ## Before a release: of 100 mutants of the planner its tests may leave a tenth alive; one to two hours (MUTANTS=20 for fewer)
 	@tools/step "mutants of the planner" tools/mutants perwatt-planner $(MUTANTS) 10
 
 FUZZ_COUNT ?= 20000
