@@ -7,6 +7,7 @@
 use crate::constants::POD_RESOURCES;
 use crate::known::resource_name;
 use crate::kubelet::connect;
+use crate::kubelet::replicas::device_of;
 use crate::quiet::{Quiet, root_cause};
 use crate::state::{Node, Shared};
 use api::pod_resources_lister_client::PodResourcesListerClient;
@@ -95,7 +96,7 @@ pub async fn list(socket: &Path) -> Result<Vec<PodResources>, PodResourcesError>
         })
 }
 
-/// The pods of each device of these resources. A name that the API server would not take is
+/// The pods of each device of these resources; a shared device has those of all its replicas. A name that the API server would not take is
 /// none: whoever holds the socket is not trusted further than that.
 fn holders(pods: &[PodResources], resources: &BTreeSet<String>) -> BTreeMap<String, Vec<PodRef>> {
     let mut found: BTreeMap<String, Vec<PodRef>> = BTreeMap::new();
@@ -112,7 +113,7 @@ fn holders(pods: &[PodResources], resources: &BTreeSet<String>) -> BTreeMap<Stri
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
             };
-            found.entry(id.clone()).or_default().push(pod);
+            found.entry(device_of(id).to_owned()).or_default().push(pod);
         }
     }
     found
@@ -158,6 +159,18 @@ mod tests {
             .map(|(id, pods)| (id.as_str(), pods.len(), pods[0].name.as_str()))
             .collect();
         assert_eq!(names, [("chip-0", 1, "gate-1"), ("chip-1", 1, "gate-1")]);
+    }
+
+    #[test]
+    fn a_shared_device_is_held_by_the_pods_of_all_its_replicas() {
+        let pods = [
+            pod("one", "perwatt.dev/chip", &["chip-0"]),
+            pod("two", "perwatt.dev/chip", &["chip-0::1"]),
+        ];
+        let found = holders(&pods, &BTreeSet::from(["perwatt.dev/chip".to_owned()]));
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["chip-0"]);
+        let names: Vec<_> = found["chip-0"].iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(names, ["one", "two"]);
     }
 
     #[tokio::test]
