@@ -138,7 +138,8 @@ pub fn objects_of_cluster(context: Option<&str>) -> Result<(Objects, String), Ex
         .block_on(read_cluster(context))
 }
 
-async fn read_cluster(context: Option<&str>) -> Result<(Objects, String), ExplainError> {
+/// The cluster of a context, and the context's namespace.
+pub(crate) async fn connect(context: Option<&str>) -> Result<(Client, String), ExplainError> {
     let options = KubeConfigOptions {
         context: context.map(str::to_owned),
         ..KubeConfigOptions::default()
@@ -146,6 +147,11 @@ async fn read_cluster(context: Option<&str>) -> Result<(Objects, String), Explai
     let config = Config::from_kubeconfig(&options).await?;
     let namespace = config.default_namespace.clone();
     let client = Client::try_from(config).map_err(|error| ExplainError::Client(Box::new(error)))?;
+    Ok((client, namespace))
+}
+
+async fn read_cluster(context: Option<&str>) -> Result<(Objects, String), ExplainError> {
+    let (client, namespace) = connect(context).await?;
     let objects = Objects {
         nodes: list(&client).await?,
         pods: list(&client).await?,

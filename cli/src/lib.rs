@@ -2,6 +2,7 @@
 //!
 //! Every subcommand is a module of its own; here they are put together.
 
+pub mod drain;
 pub mod explain;
 pub mod model;
 pub mod plan;
@@ -28,6 +29,10 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Says what would happen if a workload were applied, on the cluster or without one; changes nothing
     Plan(plan::PlanArgs),
+    /// Takes a device out of use: what it serves moves elsewhere, and nothing new comes to it
+    DrainDevice(drain::DrainArgs),
+    /// Puts a device back to use
+    UncordonDevice(drain::UncordonArgs),
 }
 
 /// Runs the command; an error is one message on standard error.
@@ -38,6 +43,14 @@ pub fn run(cli: &Cli) -> ExitCode {
             .map(|()| true)
             .map_err(|error| (1, error.to_string())),
         Command::Plan(arguments) => plan::run(arguments)
+            .map(|text| print!("{text}"))
+            .map(|()| true)
+            .map_err(|error| (1, error.to_string())),
+        Command::DrainDevice(arguments) => drain::drain(arguments)
+            .map(|text| print!("{text}"))
+            .map(|()| true)
+            .map_err(|error| (1, error.to_string())),
+        Command::UncordonDevice(arguments) => drain::uncordon(arguments)
             .map(|text| print!("{text}"))
             .map(|()| true)
             .map_err(|error| (1, error.to_string())),

@@ -143,7 +143,7 @@ pub struct DeviceStatus {
     /// Whether it may be used.
     pub health: DeviceHealth,
     /// One entry for each dimension of health that is not well; empty while healthy.
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["dimension"]))]
+    #[schemars(length(max = 9), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["dimension"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<HealthReason>,
     /// When `health` last changed.
@@ -265,6 +265,8 @@ pub enum HealthDimension {
     Driver,
     /// Its bus loses data, or is narrower or slower than both ends can do.
     Link,
+    /// A person takes it out of use; it may be well.
+    Drained,
 }
 
 impl HealthDimension {
@@ -280,6 +282,7 @@ impl HealthDimension {
             Self::Unmonitored => "unmonitored",
             Self::Driver => "driver",
             Self::Link => "link",
+            Self::Drained => "drained",
         }
     }
 }

@@ -39,6 +39,9 @@ pub const PRIORITY_CLASS_NORMAL: &str = "perwatt-normal";
 /// PriorityClass of the chart for workloads that others give way to.
 pub const PRIORITY_CLASS_HIGH: &str = "perwatt-high";
 
+/// Prefix of the node annotation that takes a device out of use; the device's id follows it, and the value says why.
+pub const ANNOTATION_DRAIN: &str = "drain.perwatt.dev/";
+
 /// `app.kubernetes.io/managed-by` on everything that the operator makes.
 pub const MANAGED_BY: &str = "perwatt-operator";
 

@@ -1,7 +1,7 @@
 //! Watches the API server: the node's own labels, and every HardwareProfile.
 
 use crate::backoff::Backoff;
-use crate::known::{Known, NodeFacts};
+use crate::known::{Known, NodeFacts, read_drained};
 use crate::metrics::Metrics;
 use crate::quiet::{Quiet, root_cause};
 use crate::readiness::Readiness;
@@ -150,11 +150,12 @@ impl Seen {
     ) -> Option<watcher::Error> {
         match event {
             Ok(Event::Apply(node) | Event::InitApply(node)) => {
-                let labels = node.labels().clone();
+                let (labels, drained) = (node.labels().clone(), read_drained(node.annotations()));
                 self.node = Some(NodeFacts {
                     name: node.name_any(),
                     uid: node.uid(),
                     labels,
+                    drained,
                 });
             }
             // A node that is gone comes back with its kubelet; its devices stay what they are.
@@ -250,7 +251,10 @@ mod tests {
 
     fn node() -> PartialObjectMeta<Node> {
         serde_json::from_value(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "edge-a", "uid": "u", "labels": {"a": "b"}},
+            "apiVersion": "v1", "kind": "Node", "metadata": {
+                "name": "edge-a", "uid": "u", "labels": {"a": "b"},
+                "annotations": {"drain.perwatt.dev/chip-0": "a fan", "other.example/chip-1": ""},
+            },
         }))
         .unwrap()
     }
@@ -266,6 +270,8 @@ mod tests {
         let known = seen.known("edge-a").unwrap();
         assert_eq!(known.profiles.len(), 1);
         assert_eq!(known.node.labels["a"], "b");
+        let drained: Vec<_> = known.node.drained.iter().collect();
+        assert_eq!(drained, [(&"chip-0".to_owned(), &"a fan".to_owned())]);
         assert_eq!(seen.known("edge-b"), None);
     }
 

@@ -64,6 +64,8 @@ pub struct Found {
     /// Whether the last look at the machine did not see it at its place. What it is then its probe
     /// says.
     pub lost: bool,
+    /// Why a person takes it out of use; what the node's annotation says, which may be nothing.
+    pub drained: Option<String>,
     /// What its profile says of its health.
     pub rules: Rules,
 }
@@ -115,6 +117,17 @@ impl Rules {
 }
 
 impl Found {
+    /// Whether all that differs is that a person takes it out of use, or does so no more.
+    #[must_use]
+    pub fn differs_by_drain_alone(&self, other: &Self) -> bool {
+        let drained = other.drained.clone();
+        *self != *other
+            && Self {
+                drained,
+                ..self.clone()
+            } == *other
+    }
+
     /// Where a container finds the first device node; nothing where there is none.
     #[must_use]
     pub fn container_node(&self) -> Option<String> {

@@ -23,6 +23,7 @@ pub fn known(profiles: &[(&str, u32)]) -> Known {
             name: "edge-test".into(),
             uid: Some("uid-1".into()),
             labels: Default::default(),
+            drained: Default::default(),
         },
         profiles: profiles
             .iter()

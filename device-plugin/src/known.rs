@@ -17,6 +17,19 @@ pub struct NodeFacts {
     /// Its labels, which profiles choose nodes by.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Devices that a person takes out of use, by id, each with the reason that they gave.
+    #[serde(default)]
+    pub drained: BTreeMap<String, String>,
+}
+
+/// The devices that a node's annotations take out of use.
+#[must_use]
+pub fn read_drained(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let devices = annotations.iter().filter_map(|(name, reason)| {
+        let id = name.strip_prefix(perwatt_crds::names::ANNOTATION_DRAIN)?;
+        Some((id.to_owned(), reason.clone()))
+    });
+    devices.collect()
 }
 
 /// Everything that decides which devices this node serves.

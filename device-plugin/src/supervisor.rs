@@ -135,8 +135,9 @@ impl Supervisor {
         for source in &self.sources {
             let discovered = source.find(&search);
             notes.extend(discovered.notes);
-            for found in discovered.found {
+            for mut found in discovered.found {
                 let id = found.id.clone();
+                found.drained = known.node.drained.get(&id).cloned();
                 if wanted.contains_key(&id) {
                     notes.push(format!(
                         "device {id} of profile {} is not served: another device has that id already; rename the profile",
@@ -200,14 +201,15 @@ impl Supervisor {
         }
     }
 
-    /// Tells a running real device's monitor what was found of it since.
+    /// Tells a running device's monitor that a person drains it, and of a real one what was found of it since.
     fn update(&mut self, found: &Arc<Found>) {
         let Some(running) = self.devices.get_mut(&found.id) else {
             return;
         };
         let before = &running.found;
-        let goes_on = before.place.is_some() && found.place.is_some() && before.external == found.external;
-        if !goes_on || before == found {
+        let is_real = before.place.is_some() && found.place.is_some() && before.external == found.external;
+        let drain_alone = before.differs_by_drain_alone(found);
+        if before == found || !(is_real || drain_alone) {
             return;
         }
         running.found = found.clone();

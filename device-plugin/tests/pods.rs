@@ -10,6 +10,7 @@
 #[allow(dead_code)]
 mod support;
 
+use perwatt_crds::inventory::HealthDimension;
 use perwatt_device_plugin::inventory::build_status;
 use perwatt_device_plugin::podresources::api::pod_resources_lister_server::{
     PodResourcesLister, PodResourcesListerServer,
@@ -17,10 +18,10 @@ use perwatt_device_plugin::podresources::api::pod_resources_lister_server::{
 use perwatt_device_plugin::podresources::api::{
     ContainerDevices, ContainerResources, ListPodResourcesRequest, ListPodResourcesResponse, PodResources,
 };
-use perwatt_device_socket::{PowerSource, WatchRequest};
+use perwatt_device_socket::{Health, PowerSource, WatchRequest};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use support::{Bench, eventually};
+use support::{Bench, eventually, owned};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -126,5 +127,51 @@ async fn the_pod_that_holds_a_device_is_named_and_its_energy_counted() {
         last = Some(state);
     }
     assert!(last.unwrap().going_away);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_drained_device_is_taken_from_kubelet_and_runtime_until_it_is_put_back() {
+    if !support::can_make_nodes() {
+        return;
+    }
+    let mut bench = Bench::start(&[("chip", 2)]).await;
+    let mut list = bench.kubelet.watch_first().await;
+    let both = |first| [owned(("chip-0", first)), owned(("chip-1", "Healthy"))];
+    assert_eq!(list.next().await, both("Healthy"));
+    let mut client = perwatt_device_socket::connect(&bench.paths.socket_dir("chip-0")).unwrap();
+    let mut states = client.watch(WatchRequest {}).await.unwrap().into_inner();
+    assert!(!states.message().await.unwrap().unwrap().going_away);
+
+    let mut known = support::known(&[("chip", 2)]);
+    let drained = ("chip-0".to_owned(), "its fan is changed".to_owned());
+    known.node.drained = [drained].into();
+    bench.update(known).await;
+    assert_eq!(list.next().await, both("Unhealthy"));
+    let reason = bench.reason("chip-0");
+    assert_eq!(reason.dimension, HealthDimension::Drained);
+    assert!(reason.message.contains("its fan is changed"), "{reason:?}");
+    let state = loop {
+        let state = states.message().await.unwrap().unwrap();
+        if state.going_away {
+            break state;
+        }
+    };
+    assert_eq!(
+        (state.health(), state.reason.as_str()),
+        (Health::Unhealthy, "drained")
+    );
+
+    // The wish outlives the agent, even while no API server repeats it.
+    let checkpoint = bench.paths.checkpoint();
+    eventually("the checkpoint has it", || {
+        std::fs::read_to_string(&checkpoint).is_ok_and(|text| text.contains("its fan is changed"))
+    })
+    .await;
+    bench.restart_agent().await;
+    let mut list = bench.kubelet.watch_first().await;
+    assert_eq!(list.next().await, both("Unhealthy"));
+    bench.update(support::known(&[("chip", 2)])).await;
+    assert_eq!(list.next().await, both("Healthy"));
     bench.end().await;
 }

@@ -166,6 +166,7 @@ fn build_found(id: String, profile: &str, spec: &HardwareProfileSpec, place: Pla
         numa_node: place.numa_node,
         place: Some(place),
         lost: false,
+        drained: None,
         rules: Rules::of(spec),
     }
 }

@@ -88,6 +88,7 @@ impl Emulated {
                     numa_node: None,
                     place: None,
                     lost: false,
+                    drained: None,
                     rules: Rules::of(spec),
                 }
             })

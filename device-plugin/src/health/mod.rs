@@ -7,6 +7,7 @@
 
 mod bus;
 mod damping;
+mod drain;
 mod findings;
 mod heat;
 
@@ -141,7 +142,10 @@ impl Judge {
             figures: Figures::default(),
         };
         self.shown = Some(shown);
-        Judgement { view, again: again.0 }
+        Judgement {
+            view: drain::drain(found, view),
+            again: again.0,
+        }
     }
 
     /// Of a probe that gave no answer nothing is settled: the device node is where it was.

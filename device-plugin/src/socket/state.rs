@@ -2,7 +2,7 @@
 
 use crate::state::Device;
 use crate::telemetry::{FigureSource, Throttle};
-use perwatt_crds::inventory::{DeviceHealth, TemperatureBand};
+use perwatt_crds::inventory::{DeviceHealth, HealthDimension, TemperatureBand};
 use perwatt_device_socket::{DeviceState, Health, PowerSource};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -48,7 +48,10 @@ pub(super) fn build_state(device: &Device, epoch: u64) -> DeviceState {
         throttling: view.band == Some(TemperatureBand::Throttling)
             || throttles.iter().any(|throttle| *throttle != Throttle::Other),
         asleep: view.figures.asleep,
-        going_away: false,
+        going_away: view
+            .reasons
+            .iter()
+            .any(|reason| reason.dimension == HealthDimension::Drained),
     }
 }
 
