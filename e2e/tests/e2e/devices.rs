@@ -2,12 +2,15 @@
 //! what) and ours (the DeviceInventory) are the same in the end, and the pod that holds the device goes on.
 
 use crate::kills::kill;
-use crate::support::World;
+use crate::support::{World, settled};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
+use perwatt_crds::InferenceWorkloadStatus;
 use perwatt_crds::inventory::DeviceHealth::{self, Degraded, Healthy, Unhealthy, Unknown};
+use perwatt_e2e::demo;
 use perwatt_e2e::product::devices::NodeDevices;
 use perwatt_e2e::product::install::NAMESPACE;
+use perwatt_e2e::product::traffic::{self, Reply, Traffic, tally};
 use perwatt_e2e::wait::{DEADLINE, until};
 use std::path::PathBuf;
 
@@ -62,6 +65,56 @@ pub async fn faults(world: &World<'_>) {
         .kubectl("-n audio delete pod holder --wait=true --ignore-not-found")
         .await;
     world.kubectl("delete hardwareprofile faulty-emulated").await;
+}
+
+/// A person takes the device under a serving pod out of use, under traffic, and puts it back.
+pub async fn drained(world: &World<'_>) {
+    let device = "edge-a/asic-emulated-0";
+    let options = demo::stream_options(world.cluster).await.expect("a service");
+    let client = world.cluster.node(demo::GPU_NODE).expect("a node");
+    let traffic = Traffic::start(client, &options).expect("the client starts");
+    let answer_by = async |variant: &str, since| {
+        let by = |reply: &Reply| reply.text("variant") == variant;
+        let heard = traffic
+            .wait_for(&format!("an answer by {variant}"), since, by)
+            .await;
+        heard.expect("an answer");
+    };
+    answer_by("npu", 0).await;
+    let drained = traffic::now();
+    kubectl_perwatt(world, &["drain-device", device, "--reason", "a fan"]).await;
+    answer_by("gpu", drained).await;
+    let moved = |status: &InferenceWorkloadStatus| status.summary.serving == "gpu";
+    world.status("the slot has moved", demo::WORKLOAD, moved).await;
+    let problem = world
+        .kubectl("get deviceinventory edge-a -o jsonpath={.status.summary.problem}")
+        .await;
+    assert!(
+        problem.contains("drained") && problem.contains("a fan"),
+        "{problem}"
+    );
+    let back = traffic::now();
+    kubectl_perwatt(world, &["uncordon-device", device]).await;
+    answer_by("npu", back).await;
+    world
+        .status("as planned again", demo::WORKLOAD, |status| {
+            settled(status, "npu")
+        })
+        .await;
+    let counted = tally(&traffic.stop().await.expect("the client ends"));
+    assert_eq!(counted.failures, 0, "{:?}", counted.first_error);
+}
+
+async fn kubectl_perwatt(world: &World<'_>, arguments: &[&str]) {
+    let program = perwatt_e2e::programs::find("kubectl-perwatt").expect("it is built");
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("KUBECONFIG", world.cluster.kubeconfig())
+        .output()
+        .await
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
 }
 
 impl<'a> Devices<'a> {

@@ -96,6 +96,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .await;
     steps
         .run(
+            "a device that a person drains and puts back loses no request",
+            devices::drained(&world),
+        )
+        .await;
+    steps
+        .run(
             "a new revision on the same device loses no request",
             faults::revision(&world),
         )
