@@ -1,19 +1,22 @@
-//! Port 9090: probes, metrics and evidence.
+//! Port 9090: probes, metrics, evidence, and the control of a rollout.
 
-use crate::engine::Engine;
+pub mod rollout;
+
+use crate::rollout::pair::Revisions;
 use crate::serve::Drain;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use std::sync::{Arc, OnceLock};
 
-/// What the handlers share. The engine comes once the model is loaded.
+/// What the handlers share. The revisions come once their models are loaded.
 #[derive(Clone)]
 pub struct Admin {
     /// Set once the variants are loaded and ran once.
-    pub engine: Arc<OnceLock<Arc<Engine>>>,
+    pub revisions: Arc<OnceLock<Arc<Revisions>>>,
     /// How far the end has come.
     pub drain: Drain,
 }
@@ -26,6 +29,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/livez", get(live))
         .route("/metrics", get(metrics))
         .route("/evidence", get(evidence))
+        .route("/rollout", get(rollout::get).put(rollout::put))
+        .layer(DefaultBodyLimit::max(rollout::LARGEST_BODY))
         .with_state(admin)
 }
 
@@ -38,7 +43,7 @@ fn loading() -> Response {
 }
 
 async fn startup(State(admin): State<Admin>) -> Response {
-    match admin.engine.get() {
+    match admin.revisions.get() {
         Some(_) => "ok\n".into_response(),
         None => loading(),
     }
@@ -46,20 +51,24 @@ async fn startup(State(admin): State<Admin>) -> Response {
 
 /// Not alive is what only a restart mends.
 async fn live(State(admin): State<Admin>) -> Response {
-    match admin.engine.get().and_then(|engine| engine.mend()) {
+    let stuck = admin
+        .revisions
+        .get()
+        .and_then(|revisions| revisions.engines().find_map(|engine| engine.mend()));
+    match stuck {
         Some(stuck) => refuse(stuck),
         None => "ok\n".into_response(),
     }
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let Some(engine) = admin.engine.get() else {
+    let Some(revisions) = admin.revisions.get() else {
         return loading();
     };
     if admin.drain.is_draining() {
         return refuse("stopping: requests that still come are served".into());
     }
-    let active = engine.active();
+    let active = revisions.serving().active();
     match (active.index, active.cause) {
         (Some(_), _) => "ok\n".into_response(),
         (None, cause) => refuse(cause.map_or_else(|| "no variant can serve".into(), |cause| cause.message)),
@@ -67,17 +76,23 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    let Some(engine) = admin.engine.get() else {
+    let Some(revisions) = admin.revisions.get() else {
         return loading();
     };
-    engine.sweep();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], engine.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], revisions.render_metrics()).into_response()
 }
 
-async fn evidence(State(admin): State<Admin>) -> Response {
-    match admin.engine.get() {
-        Some(engine) => Json(engine.evidence()).into_response(),
+/// What of the evidence is asked for.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    /// Closed turns after this one; none where it is left out.
+    after: Option<u32>,
+}
+
+async fn evidence(State(admin): State<Admin>, Query(wanted): Query<Wanted>) -> Response {
+    match admin.revisions.get() {
+        Some(revisions) => Json(revisions.evidence(wanted.after)).into_response(),
         None => loading(),
     }
 }

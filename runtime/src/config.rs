@@ -44,6 +44,21 @@ pub struct Config {
     /// How far the data of requests may travel.
     #[serde(default)]
     pub locality: Locality,
+    /// A second revision in this pod, to be compared with the first or to take its place.
+    #[serde(default)]
+    pub candidate: Option<CandidateConfig>,
+}
+
+/// The revision that is on trial. All that it does not name is the incumbent's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidateConfig {
+    /// What it is called.
+    pub revision: String,
+    /// Folder of its model.
+    pub model: PathBuf,
+    /// Its chain, best first.
+    pub variants: Vec<VariantConfig>,
 }
 
 /// One variant of the chain: a file of the model, or a server elsewhere.
@@ -137,14 +152,33 @@ impl Config {
     /// When it is malformed, or names a file that the model does not have.
     pub fn parse(json: &str, manifest: &Manifest) -> Result<Self, ConfigError> {
         let config: Self = serde_json::from_str(json)?;
-        if !(1..=32).contains(&config.variants.len()) {
-            let count = config.variants.len();
+        config.check(manifest)?;
+        Ok(config)
+    }
+
+    /// What the candidate's engine is told; the candidate has no candidate.
+    pub fn of_candidate(&self, candidate: &CandidateConfig) -> Self {
+        Self {
+            revision: candidate.revision.clone(),
+            variants: candidate.variants.clone(),
+            candidate: None,
+            ..self.clone()
+        }
+    }
+
+    /// Says what is wrong with the chain.
+    ///
+    /// # Errors
+    /// When it contradicts itself, or names a file that the model does not have.
+    pub fn check(&self, manifest: &Manifest) -> Result<(), ConfigError> {
+        if !(1..=32).contains(&self.variants.len()) {
+            let count = self.variants.len();
             return Err(ConfigError::Invalid(format!(
                 "variants has {count} entries, from 1 to 32 are possible"
             )));
         }
         let mut names = BTreeSet::new();
-        for variant in &config.variants {
+        for variant in &self.variants {
             if !names.insert(&variant.name) {
                 return Err(ConfigError::Invalid(format!(
                     "variant {:?} is there twice",
@@ -153,7 +187,7 @@ impl Config {
             }
             variant.check(manifest)?;
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Why a variant must not serve, whatever its health.
@@ -203,6 +237,7 @@ impl Config {
             recovery_stable_for_milliseconds: default_stable(),
             minimum_accuracy_permille: None,
             locality: Locality::Any,
+            candidate: None,
         }
     }
 

@@ -13,9 +13,10 @@ use tonic::transport::Channel;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Follows the device and reports to the agent, for ever. An agent that is away changes
-/// nothing: the last state stays true until another one comes.
-pub async fn follow(engine: Arc<Engine>, socket_dir: &Path, id: &str) {
+/// Follows the device for all engines and reports to the agent what the first serves, for ever. An agent that is
+/// away changes nothing: the last state stays true until another one comes.
+pub async fn follow(engines: &[Arc<Engine>], socket_dir: &Path, id: &str) {
+    let Some(first) = engines.first() else { return };
     let client = match connect(socket_dir) {
         Ok(client) => client,
         Err(error) => {
@@ -25,16 +26,16 @@ pub async fn follow(engine: Arc<Engine>, socket_dir: &Path, id: &str) {
     };
     let back = Notify::new();
     tokio::join!(
-        watch(&engine, client.clone(), id, &back),
-        report(&engine, client, &back)
+        watch(engines, client.clone(), id, &back),
+        report(first, client, &back)
     );
 }
 
-async fn watch(engine: &Engine, mut client: DeviceClient<Channel>, id: &str, back: &Notify) {
+async fn watch(engines: &[Arc<Engine>], mut client: DeviceClient<Channel>, id: &str, back: &Notify) {
     let mut backoff = FIRST_BACKOFF;
     let mut told = false;
     loop {
-        match watch_once(engine, &mut client, id, back).await {
+        match watch_once(engines, &mut client, id, back).await {
             Ok(()) => {
                 tracing::warn!("the node agent went away: the device's last state stays");
                 backoff = FIRST_BACKOFF;
@@ -51,7 +52,7 @@ async fn watch(engine: &Engine, mut client: DeviceClient<Channel>, id: &str, bac
 }
 
 async fn watch_once(
-    engine: &Engine,
+    engines: &[Arc<Engine>],
     client: &mut DeviceClient<Channel>,
     id: &str,
     back: &Notify,
@@ -72,10 +73,12 @@ async fn watch_once(
             continue;
         }
         let (health, reason) = (state.health().as_str_name(), state.reason.clone());
-        if !engine.is_told_already(&state) {
+        if engines.iter().any(|engine| !engine.is_told_already(&state)) {
             tracing::info!(device = id, health, reason, "the device's state");
         }
-        engine.device_changed(state);
+        for engine in engines {
+            engine.device_changed(state.clone());
+        }
     }
     Ok(())
 }

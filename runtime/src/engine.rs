@@ -3,6 +3,7 @@
 mod attempt;
 mod book;
 mod safe;
+mod shadow;
 mod status;
 mod steps;
 mod types;
@@ -147,6 +148,9 @@ impl Engine {
             // The safe value is no answer in time.
             Err(InferError::Deadline { .. }) => self.telemetry.missed_deadline(&self.metrics),
             Err(_) => {}
+        }
+        if matches!(&result, Err(error) if !matches!(error, InferError::Invalid(_))) {
+            self.telemetry.unanswered();
         }
         let result = result.or_else(|error| self.safe_answer(&query, &error).ok_or(error));
         if let Err(error) = &result {

@@ -6,6 +6,7 @@ pub mod tally;
 
 use crate::energy::Source;
 use crate::metrics::FeedbackKind;
+use crate::rollout::turns::Comparison;
 use serde::{Deserialize, Serialize};
 use sketch::Sketch;
 
@@ -108,11 +109,27 @@ pub struct Totals {
     /// Requests that no variant answered, and that got the safe value.
     #[serde(default)]
     pub safe_values: u64,
+    /// Requests that no variant answered, whether a safe value stood in or not.
+    #[serde(default)]
+    pub unanswered: u64,
     /// Requests without an answer before their deadline.
     pub deadlines_missed: u64,
     /// Feedback on answers of which nobody knows who gave them.
     #[serde(default)]
     pub feedback_unattributed: FeedbackCounts,
+}
+
+impl Totals {
+    /// Adds those of another.
+    pub fn merge(&mut self, other: &Self) {
+        let add = |own: &mut u64, more: u64| *own = own.saturating_add(more);
+        add(&mut self.sequences_restarted, other.sequences_restarted);
+        add(&mut self.fallbacks, other.fallbacks);
+        add(&mut self.safe_values, other.safe_values);
+        add(&mut self.unanswered, other.unanswered);
+        add(&mut self.deadlines_missed, other.deadlines_missed);
+        self.feedback_unattributed.merge(&other.feedback_unattributed);
+    }
 }
 
 /// When and why the counts began.
@@ -250,4 +267,6 @@ pub struct Evidence {
     pub totals: Totals,
     /// Counts to be merged with those of other runtimes.
     pub records: Vec<Record>,
+    /// What comparing two revisions gave; nothing where this pod carries one.
+    pub comparison: Option<Comparison>,
 }

@@ -1,14 +1,14 @@
 //! Writes evidence to its folder, at a bounded pace and at the end.
 
-use crate::engine::Engine;
+use crate::rollout::pair::Revisions;
 use crate::state::{Saved, StateDir};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Keeps the evidence of an engine.
+/// Keeps the evidence of all revisions.
 #[derive(Clone)]
 pub struct Keeper {
-    engine: Arc<Engine>,
+    revisions: Arc<Revisions>,
     dir: StateDir,
     last: Arc<Mutex<Last>>,
 }
@@ -21,9 +21,9 @@ struct Last {
 
 impl Keeper {
     /// A keeper that has written nothing yet.
-    pub fn new(engine: Arc<Engine>, dir: StateDir) -> Self {
+    pub fn new(revisions: Arc<Revisions>, dir: StateDir) -> Self {
         Self {
-            engine,
+            revisions,
             dir,
             last: Arc::default(),
         }
@@ -46,7 +46,7 @@ impl Keeper {
     pub fn write(&self) {
         // Nothing panics under this lock, so a poisoned lock holds whole data.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = self.engine.saved();
+        let saved = self.revisions.saved();
         if last.written.as_ref() == Some(&saved) {
             return;
         }

@@ -26,6 +26,7 @@ pub mod pool;
 pub mod protocol;
 pub mod record;
 pub mod remote;
+pub mod rollout;
 pub mod run;
 pub mod sequence;
 pub mod serve;

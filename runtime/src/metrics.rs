@@ -4,12 +4,15 @@
 //! carries is never a label.
 
 mod labels;
+mod together;
 
 pub use labels::{
     AttemptLabels, EgressLabels, EnergyLabels, ErrorLabels, FallbackLabels, FeedbackKind, FeedbackLabels,
-    Flow, FlowLabels, Outcome, Protocol, ProtocolLabels, Purpose, Recording, RecordingLabels, Refusal,
-    SafeLabels, Spans, SpansLabels, Stage, StageLabels, VariantLabels,
+    Flow, FlowLabels, MirrorLabels, Mirroring, Outcome, Protocol, ProtocolLabels, Purpose, Recording,
+    RecordingLabels, Refusal, SafeLabels, Spans, SpansLabels, Stage, StageLabels, VariantLabels,
 };
+
+pub use together::together;
 
 use crate::chain::Reason;
 use prometheus_client::encoding::text::encode;
@@ -59,6 +62,8 @@ pub struct Metrics {
     pub recorded_bytes: Gauge,
     pub recorded_samples: Gauge,
     pub resident_memory_bytes: Gauge,
+    pub candidate_failed: Gauge,
+    pub mirrored: Family<MirrorLabels, Counter>,
 }
 
 /// Upper ends of a histogram's buckets, as `model.yaml` has them.
@@ -134,6 +139,8 @@ impl Metrics {
             recorded_bytes: Gauge::default(),
             recorded_samples: Gauge::default(),
             resident_memory_bytes: Gauge::default(),
+            candidate_failed: Gauge::default(),
+            mirrored: Family::default(),
         };
         metrics.register_build(workload, revision);
         metrics.register_requests();
@@ -141,6 +148,7 @@ impl Metrics {
         metrics.register_variants();
         metrics.register_answers();
         metrics.register_bytes();
+        metrics.register_rollout();
         metrics
     }
 
@@ -283,6 +291,19 @@ impl Metrics {
         );
     }
 
+    fn register_rollout(&mut self) {
+        self.registry.register(
+            "candidate_failed",
+            "1 where the candidate of this pod could not be loaded",
+            self.candidate_failed.clone(),
+        );
+        self.registry.register(
+            "mirrored",
+            "Inputs that were drawn for the other revision too, by what came of them",
+            self.mirrored.clone(),
+        );
+    }
+
     fn register_bytes(&mut self) {
         let r = &mut self.registry;
         r.register(
@@ -338,6 +359,11 @@ impl Metrics {
             outcome,
         };
         self.attempts.get_or_create(&labels).inc();
+    }
+
+    /// Counts an input that was drawn for the other revision too.
+    pub fn count_mirrored(&self, outcome: Mirroring) {
+        self.mirrored.get_or_create(&MirrorLabels { outcome }).inc();
     }
 
     /// Counts a request that got an error.
@@ -440,6 +466,7 @@ mod tests {
         m.spans.get_or_create(&SpansLabels { outcome }).inc();
         let outcome = Recording::Written;
         m.recordings.get_or_create(&RecordingLabels { outcome }).inc();
+        m.count_mirrored(Mirroring::Same);
         let text = m.render();
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         types

@@ -3,15 +3,19 @@
 use crate::admin::{self, Admin};
 use crate::args::Args;
 use crate::chain::Policy;
-use crate::config::{CONFIG_ENV, Config, ConfigError, DeviceAccess};
+use crate::config::{CONFIG_ENV, CandidateConfig, Config, ConfigError, DeviceAccess};
 use crate::engine::Engine;
+use crate::evidence::Record;
 use crate::keeper::Keeper;
 use crate::load::{Hanging, Loading};
 use crate::protocol::service::Service;
 use crate::protocol::{grpc, rest};
 use crate::record::{RecordConfig, RecordError, Recorder};
+use crate::rollout::conduct::conduct;
+use crate::rollout::pair::{Candidate, Revisions, check_same_interface};
+use crate::rollout::turns::TurnRing;
 use crate::serve::{Drain, serve, serve_grpc};
-use crate::state::StateDir;
+use crate::state::{Found, Saved, StateDir};
 use crate::traces::Tracer;
 use crate::{device, logging};
 use perwatt_model::{FolderError, ModelFolder};
@@ -102,22 +106,20 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
     let admin_listener = listen("admin", args.admin).await?;
 
     let drain = Drain::default();
-    let engine = Arc::new(OnceLock::new());
+    let revisions = Arc::new(OnceLock::new());
     let admin = Admin {
-        engine: engine.clone(),
+        revisions: revisions.clone(),
         drain: drain.clone(),
     };
     let admin_server = tokio::spawn(serve(admin_listener, admin::router(admin), drain.clone()));
 
     let access = device_access(args);
     let state = StateDir::from_env();
-    let (loaded, loading, hanging) = tokio::select! {
-        loaded = load(folder, config, access.clone()) => loaded?,
+    let loaded = tokio::select! {
+        loaded = load_revisions(folder, config, &access, state.clone(), recording) => loaded?,
         _ = signals.next() => return Ok(()),
     };
-    let loaded = equip(loaded, state.as_ref(), recording)?;
-    let loaded = engine.get_or_init(|| loaded).clone();
-    tokio::spawn(loading.keep_trying(loaded.clone(), hanging));
+    let loaded = revisions.get_or_init(|| Arc::new(loaded)).clone();
     start_background(&loaded, access);
     let keeper = state.map(|dir| Keeper::new(loaded.clone(), dir));
     if let Some(keeper) = keeper.clone() {
@@ -157,7 +159,8 @@ async fn serve_until_signal(args: &Args) -> Result<(), RunError> {
         keeper.write();
     }
     // An endpoint that hangs must not hold up the end.
-    let _ = timeout(FLUSH_TIMEOUT, served.telemetry.flush_traces()).await;
+    let flushed = futures::future::join_all(served.engines().map(|engine| engine.telemetry.flush_traces()));
+    let _ = timeout(FLUSH_TIMEOUT, flushed).await;
     tracing::info!(all_finished = finished.is_ok(), "stopped");
     Ok(())
 }
@@ -219,12 +222,106 @@ async fn listen(port: &str, address: SocketAddr) -> Result<TcpListener, RunError
     Ok(listener)
 }
 
-/// The engine with what could be loaded, and what goes on to load the rest.
-async fn load(
+/// An engine that was just loaded, and what goes on to load the rest of it.
+type Fresh = (Engine, Loading, Hanging);
+
+/// The incumbent, which must load, and the candidate, which may fail to.
+async fn load_revisions(
     folder: ModelFolder,
     config: Config,
-    access: DeviceAccess,
-) -> Result<(Engine, Loading, Hanging), RunError> {
+    access: &DeviceAccess,
+    state: Option<StateDir>,
+    recording: Option<RecordConfig>,
+) -> Result<Revisions, RunError> {
+    let on_trial = config.candidate.clone();
+    let mut incumbent = load(folder, config, access.clone()).await?;
+    let mut candidate = match &on_trial {
+        Some(on_trial) => Some(load_candidate(on_trial, &incumbent.0, access).await),
+        None => None,
+    };
+    let found = state
+        .as_ref()
+        .map(|state| state.open(&incumbent.0.config.workload));
+    let theirs = candidate.as_mut().and_then(|candidate| candidate.as_mut().ok());
+    let turns = restore(found, &mut incumbent.0, theirs.map(|fresh| &mut fresh.0));
+    let incumbent = begin(incumbent, recording)?;
+    let candidate = on_trial.zip(candidate).map(|(on_trial, loaded)| Candidate {
+        revision: on_trial.revision,
+        // Samples are the incumbent's: two writers would remove each other's.
+        engine: loaded.and_then(|fresh| begin(fresh, None).map_err(|error| error.to_string())),
+    });
+    Ok(Revisions::new(incumbent, candidate, state, turns))
+}
+
+/// Gives each engine what was kept of its revision; what is nobody's is kept by the incumbent. Both count in one epoch.
+fn restore(found: Option<Found>, incumbent: &mut Engine, candidate: Option<&mut Engine>) -> TurnRing {
+    let (mut turns, mut theirs) = (TurnRing::default(), Vec::new());
+    match found {
+        Some(Found::Counts(mut saved)) => {
+            turns = std::mem::take(&mut saved.turns);
+            let revision = candidate.as_ref().map(|engine| engine.config.revision.clone());
+            let is_theirs = |record: &Record| revision.as_ref() == Some(&record.revision);
+            (theirs, saved.records) = saved.records.into_iter().partition(is_theirs);
+            incumbent.restore(Found::Counts(saved));
+        }
+        Some(new) => incumbent.restore(new),
+        None => {}
+    }
+    if let Some(candidate) = candidate {
+        let saved = Saved {
+            epoch: incumbent.telemetry.epoch().clone(),
+            records: theirs,
+            ..candidate.saved()
+        };
+        candidate.restore(Found::Counts(Box::new(saved)));
+    }
+    turns
+}
+
+async fn load_candidate(
+    on_trial: &CandidateConfig,
+    incumbent: &Engine,
+    access: &DeviceAccess,
+) -> Result<Fresh, String> {
+    let loaded = try_candidate(on_trial, incumbent, access).await;
+    let revision = on_trial.revision.as_str();
+    match &loaded {
+        Ok(_) => tracing::info!(revision, "the candidate is loaded"),
+        Err(reason) => tracing::error!(revision, %reason, "the candidate failed: the incumbent serves"),
+    }
+    loaded
+}
+
+async fn try_candidate(
+    on_trial: &CandidateConfig,
+    incumbent: &Engine,
+    access: &DeviceAccess,
+) -> Result<Fresh, String> {
+    if on_trial.revision == incumbent.config.revision {
+        return Err("it has the name of the incumbent's revision".into());
+    }
+    let folder = ModelFolder::open(&on_trial.model).map_err(|error| error.to_string())?;
+    check_same_interface(&incumbent.manifest, folder.manifest())?;
+    let config = incumbent.config.of_candidate(on_trial);
+    config
+        .check(folder.manifest())
+        .map_err(|error| error.to_string())?;
+    let loaded = load(folder, config, access.clone()).await;
+    loaded.map_err(|error| error.to_string())
+}
+
+/// Equips an engine, and goes on to load what could not be loaded.
+fn begin(
+    (engine, loading, hanging): Fresh,
+    recording: Option<RecordConfig>,
+) -> Result<Arc<Engine>, RunError> {
+    let engine = equip(engine, recording)?;
+    tokio::spawn(loading.keep_trying(engine.clone(), hanging));
+    Ok(engine)
+}
+
+/// The engine with what could be loaded, and what goes on to load the rest.
+async fn load(folder: ModelFolder, config: Config, access: DeviceAccess) -> Result<Fresh, RunError> {
     let manifest = folder.manifest().clone();
     let mut loading = Loading::new(folder, access);
     let mut loaded = loading.load_all(&config).await?;
@@ -249,16 +346,8 @@ async fn load(
     Ok((engine, loading, hanging))
 }
 
-/// Gives an engine what it keeps on disk, its evidence and samples where they are wanted, and its traces.
-fn equip(
-    mut engine: Engine,
-    state: Option<&StateDir>,
-    recording: Option<RecordConfig>,
-) -> Result<Arc<Engine>, RunError> {
-    if let Some(state) = state {
-        let found = state.open(&engine.config.workload);
-        engine.restore(found);
-    }
+/// Gives an engine its samples, where they are wanted, and its traces.
+fn equip(mut engine: Engine, recording: Option<RecordConfig>) -> Result<Arc<Engine>, RunError> {
     if let Some(recording) = recording {
         let revision = &engine.config.revision;
         let recorder = Recorder::start(recording, &engine.manifest, revision, &engine.metrics)?;
@@ -275,17 +364,17 @@ fn equip(
 }
 
 /// What goes on beside requests, until the process ends.
-fn start_background(engine: &Arc<Engine>, access: DeviceAccess) {
-    tokio::spawn(keep_current(engine.clone()));
+fn start_background(revisions: &Arc<Revisions>, access: DeviceAccess) {
+    let engines: Vec<_> = revisions.engines().cloned().collect();
+    for engine in &engines {
+        tokio::spawn(keep_current(engine.clone()));
+    }
+    tokio::spawn(conduct(revisions.clone()));
     // Also for one that is not loaded yet.
-    let uses_device = engine
-        .config
-        .variants
-        .iter()
-        .any(|variant| variant.profile.is_some());
+    let mut variants = engines.iter().flat_map(|engine| &engine.config.variants);
+    let uses_device = variants.any(|variant| variant.profile.is_some());
     if let (true, Some(id)) = (uses_device, access.id.clone()) {
-        let engine = engine.clone();
-        tokio::spawn(async move { device::follow(engine, &access.socket_dir, &id).await });
+        tokio::spawn(async move { device::follow(&engines, &access.socket_dir, &id).await });
     }
 }
 

@@ -215,6 +215,11 @@ impl Sequences {
         (memory, false)
     }
 
+    /// Whether a sequence is under way.
+    pub fn contains(&self, id: &SequenceId) -> bool {
+        self.lock().contains_key(id)
+    }
+
     /// Forgets a sequence that ended.
     pub fn close(&self, id: &SequenceId) {
         self.lock().remove(id);

@@ -4,6 +4,8 @@
 //! content, so that damage is seen and never counted. Damage costs the counts, not the service.
 
 use crate::evidence::{Epoch, EpochReason, Record, SCHEMA, Totals};
+use crate::rollout::turns::TurnRing;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -14,10 +16,10 @@ use std::path::{Path, PathBuf};
 pub const STATE_ENV: &str = "PERWATT_STATE_DIR";
 /// The file in it.
 const FILE: &str = "evidence.json";
-/// The next file, while it is written.
-const NEXT: &str = "evidence.json.next";
-/// What a damaged file becomes, for whoever looks into it.
-const DAMAGED: &str = "evidence.json.damaged";
+/// The next file, while it is written, ends with this.
+const NEXT: &str = "next";
+/// What a damaged file becomes ends with this, for whoever looks into it.
+const DAMAGED: &str = "damaged";
 /// Largest file that is read, in bytes; many times what 64 records need.
 const LARGEST: u64 = 8 << 20;
 
@@ -36,6 +38,9 @@ pub struct Saved {
     pub totals: Totals,
     /// Counts by revision, variant and device.
     pub records: Vec<Record>,
+    /// Closed turns of a comparison of two revisions.
+    #[serde(default)]
+    pub turns: TurnRing,
 }
 
 /// Why what was kept cannot be used.
@@ -71,7 +76,7 @@ pub struct StateDir(PathBuf);
 #[derive(Debug)]
 pub enum Found {
     /// Counts to go on from.
-    Counts(Saved),
+    Counts(Box<Saved>),
     /// None, and why.
     New(EpochReason),
 }
@@ -90,7 +95,7 @@ impl StateDir {
 
     /// What an earlier process left for this workload. A file that cannot be used is put aside, and said.
     pub fn open(&self, workload: &str) -> Found {
-        let error = match self.read() {
+        let error = match self.read::<Saved>(FILE) {
             Ok(None) => return Found::New(EpochReason::FirstStart),
             Ok(Some(saved)) if saved.workload != workload => {
                 tracing::warn!(
@@ -100,7 +105,7 @@ impl StateDir {
                 );
                 return Found::New(EpochReason::OtherWorkload);
             }
-            Ok(Some(saved)) => return Found::Counts(saved),
+            Ok(Some(saved)) => return Found::Counts(Box::new(saved)),
             Err(error) => error,
         };
         tracing::warn!(
@@ -108,17 +113,25 @@ impl StateDir {
             file = %self.path(FILE).display(),
             "the kept evidence cannot be used: it was put aside, and a new epoch begins"
         );
-        // Where even this fails the next write replaces it.
-        let _ = fs::rename(self.path(FILE), self.path(DAMAGED));
+        self.put_aside(FILE);
         Found::New(EpochReason::StateDamaged)
+    }
+
+    /// Puts a file aside that cannot be used. Where even this fails the next write replaces it.
+    pub fn put_aside(&self, name: &str) {
+        let _ = fs::rename(self.path(name), self.path(&format!("{name}.{DAMAGED}")));
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    fn read(&self) -> Result<Option<Saved>, StateError> {
-        let path = self.path(FILE);
+    /// Reads a file; nothing where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what was written.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
+        let path = self.path(name);
         let failed = |source| StateError::Io {
             path: path.clone(),
             source,
@@ -136,17 +149,25 @@ impl StateDir {
         decode(&content).map(Some)
     }
 
-    /// Replaces what is kept.
+    /// Replaces the evidence that is kept.
     ///
     /// # Errors
     /// When the folder cannot be written; what was kept before is then still there.
     pub fn write(&self, saved: &Saved) -> Result<(), StateError> {
+        self.replace(FILE, saved)
+    }
+
+    /// Replaces a file. Its content says `schema`, the version of the format.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; what was kept before is then still there.
+    pub fn replace(&self, name: &str, content: &impl Serialize) -> Result<(), StateError> {
         let failed = |path: &Path| {
             let path = path.to_path_buf();
             move |source| StateError::Io { path, source }
         };
-        let (next, last) = (self.path(NEXT), self.path(FILE));
-        let content = encode(saved)?;
+        let (next, last) = (self.path(&format!("{name}.{NEXT}")), self.path(name));
+        let content = encode(content)?;
         fs::create_dir_all(&self.0).map_err(failed(&self.0))?;
         write_synced(&next, &content).map_err(failed(&next))?;
         fs::rename(&next, &last).map_err(failed(&last))?;
@@ -163,14 +184,14 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// The hash of the rest in a first line, then the rest.
-fn encode(saved: &Saved) -> Result<Vec<u8>, StateError> {
+fn encode(saved: &impl Serialize) -> Result<Vec<u8>, StateError> {
     let json = serde_json::to_vec(saved)?;
     let mut content = hash_line(&json).into_bytes();
     content.extend_from_slice(&json);
     Ok(content)
 }
 
-fn decode(content: &[u8]) -> Result<Saved, StateError> {
+fn decode<T: DeserializeOwned>(content: &[u8]) -> Result<T, StateError> {
     let end = content
         .iter()
         .position(|&byte| byte == b'\n')
@@ -208,6 +229,7 @@ mod tests {
                 ..Totals::default()
             },
             records: Vec::new(),
+            turns: TurnRing::default(),
         }
     }
 
@@ -229,7 +251,7 @@ mod tests {
         let Found::Counts(read) = dir.open("gate") else {
             panic!("nothing there")
         };
-        assert_eq!(read, written);
+        assert_eq!(*read, written);
         assert!(matches!(
             dir.open("other"),
             Found::New(EpochReason::OtherWorkload)
@@ -256,7 +278,7 @@ mod tests {
         for content in cases {
             fs::write(dir.path(FILE), &content).unwrap();
             assert_eq!(reason(&dir), EpochReason::StateDamaged);
-            assert_eq!(fs::read(dir.path(DAMAGED)).unwrap(), content);
+            assert_eq!(fs::read(dir.path(&format!("{FILE}.{DAMAGED}"))).unwrap(), content);
             assert_eq!(reason(&dir), EpochReason::FirstStart, "it was put aside");
         }
     }

@@ -149,6 +149,11 @@ impl Telemetry {
         }
     }
 
+    /// Counts a request that no variant answered.
+    pub fn unanswered(&self) {
+        lock(&self.totals).unanswered += 1;
+    }
+
     /// Counts a request without an answer before its deadline.
     pub fn missed_deadline(&self, metrics: &Metrics) {
         lock(&self.totals).deadlines_missed += 1;
@@ -227,6 +232,11 @@ impl Telemetry {
         if !id.is_empty() {
             lock(&self.feedback).answered(id, variant);
         }
+    }
+
+    /// Whether it is remembered who answered the request with this id.
+    pub fn remembers(&self, id: &str) -> bool {
+        lock(&self.feedback).remembers(id)
     }
 
     /// Remembers what serves from now on, for feedback.

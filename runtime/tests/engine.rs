@@ -333,7 +333,7 @@ async fn a_variant_that_loads_late_goes_on_counting_where_an_earlier_process_sto
     let variants = vec![Ok(variant()), Err("its device is not there yet".into())];
     let mut engine = Engine::new(config, manifest, policy, variants).unwrap();
     assert_eq!(engine.evidence().epoch.reason, EpochReason::NotKept);
-    engine.restore(Found::Counts(saved.clone()));
+    engine.restore(Found::Counts(Box::new(saved.clone())));
     assert_eq!(engine.saved().records, saved.records, "nothing is lost meanwhile");
     let requests = |engine: &Engine| {
         engine

@@ -13,6 +13,8 @@ use perwatt_runtime::config::{Config, VariantConfig};
 use perwatt_runtime::engine::{Answer, Engine, Query, SequenceStep};
 use perwatt_runtime::protocol::rest;
 use perwatt_runtime::protocol::service::Service;
+use perwatt_runtime::rollout::pair::Revisions;
+use perwatt_runtime::rollout::turns::TurnRing;
 use perwatt_runtime::sequence::SequenceId;
 use perwatt_runtime::serve::Drain;
 use perwatt_runtime::tensor::{Data, Tensor};
@@ -83,7 +85,8 @@ async fn serve(router: Router) -> String {
 /// Serves an engine as the runtime does.
 async fn hub(manifest: &Manifest, mirror: &Arc<Mirror>) -> (String, Arc<Service>) {
     let engine = engine(manifest, vec![local(mirror)]);
-    let service = Arc::new(Service::new(engine, Drain::default(), Duration::from_secs(60)));
+    let revisions = Arc::new(Revisions::new(engine, None, None, TurnRing::default()));
+    let service = Arc::new(Service::new(revisions, Drain::default(), Duration::from_secs(60)));
     (serve(rest::router(service.clone())).await, service)
 }
 

@@ -4,6 +4,9 @@ use super::{Answer, Engine, IN_FLIGHT, InferError, Slot, lock};
 use crate::chain::{Active, Cause, Reason};
 use crate::evidence::{Epoch, Evidence, SCHEMA, VariantEvidence, VariantState};
 use crate::metrics::{Purpose, VariantLabels};
+use crate::rollout::reading::Reading;
+use crate::rollout::turns::TurnRing;
+use crate::sequence::SequenceId;
 use crate::state::{Found, Saved};
 use crate::variant::Variant;
 use perwatt_device_socket::{DeviceState, Health};
@@ -175,9 +178,7 @@ impl Engine {
         self.telemetry.refresh(&self.metrics);
         self.sequences.sweep(Instant::now());
         self.metrics.sequences.set(self.sequences.len() as i64);
-        self.metrics
-            .in_flight
-            .set((IN_FLIGHT - self.admission.available_permits()) as i64);
+        self.metrics.in_flight.set(self.in_flight() as i64);
         for slot in &self.slots {
             let labels = VariantLabels::of(&slot.name);
             let queued = slot.variant().map_or(0, Variant::queued);
@@ -232,6 +233,7 @@ impl Engine {
             variants: variants.collect(),
             totals: self.telemetry.totals(),
             records: self.telemetry.records(&self.devices()),
+            comparison: None,
         }
     }
 
@@ -239,7 +241,7 @@ impl Engine {
     pub fn restore(&mut self, found: Found) {
         let devices = self.devices();
         match found {
-            Found::Counts(saved) => self.telemetry.restore(saved, &devices),
+            Found::Counts(saved) => self.telemetry.restore(*saved, &devices),
             Found::New(reason) => self.telemetry.begin(Epoch::begin(reason)),
         }
     }
@@ -252,7 +254,38 @@ impl Engine {
             epoch: self.telemetry.epoch().clone(),
             totals: self.telemetry.totals(),
             records: self.telemetry.records(&self.devices()),
+            turns: TurnRing::default(),
         }
+    }
+
+    /// All counts of this engine's own revision, as a reading of cumulative counters.
+    pub fn reading(&self) -> Reading {
+        let records = self.telemetry.records(&self.devices());
+        let own = records
+            .iter()
+            .filter(|record| record.revision == self.config.revision);
+        Reading::of(own, &self.telemetry.totals())
+    }
+
+    /// Requests that are being answered.
+    pub fn in_flight(&self) -> usize {
+        IN_FLIGHT - self.admission.available_permits()
+    }
+
+    /// The longest that an answer was waited for of late.
+    pub fn slowest(&self) -> std::time::Duration {
+        let variants = self.slots.iter().filter_map(Slot::variant);
+        variants.map(Variant::slowest).max().unwrap_or_default()
+    }
+
+    /// Whether a sequence is under way here.
+    pub fn knows(&self, id: &SequenceId) -> bool {
+        self.sequences.contains(id)
+    }
+
+    /// Forgets a sequence: another revision goes on with it.
+    pub fn forget(&self, id: &SequenceId) {
+        self.sequences.close(id);
     }
 
     /// Traces a request that was just answered or got an error, where traces are on.

@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 use std::time::{Duration, Instant};
 
 /// A request that was checked against the model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Query {
     /// One tensor for each input of `model.yaml`, in its order.
     pub inputs: Vec<Tensor>,

@@ -177,6 +177,24 @@ pub enum Recording {
     Removed,
 }
 
+/// Labels of mirrored inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MirrorLabels {
+    /// What became of them.
+    pub outcome: Mirroring,
+}
+
+/// What became of an input that was drawn for the other revision too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Mirroring {
+    /// Both said the same.
+    Same,
+    /// They did not.
+    Different,
+    /// There was no moment without requests, or no answer.
+    Skipped,
+}
+
 /// Labels of spans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SpansLabels {

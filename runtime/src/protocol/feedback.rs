@@ -4,8 +4,8 @@
 //! nothing else of it is kept.
 
 use super::refusal::Kind;
-use crate::engine::Engine;
 use crate::metrics::FeedbackKind;
+use crate::rollout::pair::Revisions;
 use crate::telemetry::feedback::{FeedbackError, Subject};
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +58,18 @@ impl Refused {
 ///
 /// # Errors
 /// With what a client must change.
-pub fn take<'a>(engine: &'a Engine, body: &[u8]) -> Result<FeedbackReply<'a>, Refused> {
+pub fn take<'a>(revisions: &'a Revisions, body: &[u8]) -> Result<FeedbackReply<'a>, Refused> {
     let request: FeedbackRequest = serde_json::from_slice(body)
         .map_err(|error| Refused::Invalid(format!("the body is no feedback: {error}")))?;
     let subject = subject(request.id, request.time_milliseconds).map_err(Refused::Invalid)?;
+    let engine = match &subject {
+        Subject::Request(id) => {
+            let mut engines = revisions.engines();
+            engines.find(|engine| engine.telemetry.remembers(id))
+        }
+        Subject::Moment(_) => None,
+    };
+    let engine = engine.unwrap_or(revisions.incumbent());
     let noted = engine.telemetry.feedback(&engine.metrics, &subject, request.kind);
     let (noted, variant) = noted.map_err(|error| match error {
         FeedbackError::Contradicts(_) => Refused::Conflict(error),

@@ -165,7 +165,7 @@ async fn give_feedback(
         let declared = body::declared_length(&headers);
         let read = body::read(&mut body, feedback::LARGEST_BODY, declared).await;
         let content = read.map_err(|problem| refuse_body(&service, problem, feedback::LARGEST_BODY))?;
-        let taken = feedback::take(&service.engine, &content);
+        let taken = feedback::take(&service.revisions, &content);
         let reply = taken.map_err(|problem| service.refuse(problem.kind(), problem.to_string()))?;
         Ok(json(StatusCode::OK, &reply))
     };

@@ -7,6 +7,7 @@ use super::request::{Checked, Timing, Wanted, check};
 use crate::energy::Energy;
 use crate::engine::{Answer, Engine, Slot};
 use crate::metrics::Refusal;
+use crate::rollout::pair::{Revisions, Served};
 use crate::serve::Drain;
 use perwatt_model::{Datatype, Manifest, TensorSpec};
 use perwatt_oip::error::{DecodeError, short};
@@ -30,6 +31,8 @@ pub const EXTENSIONS: [&str; 2] = ["sequence", "binary_tensor_data"];
 /// Serves one model.
 pub struct Service {
     /// What answers.
+    pub revisions: Arc<Revisions>,
+    /// The incumbent, whose interface is that of both.
     pub engine: Arc<Engine>,
     /// How far the end has come.
     pub drain: Drain,
@@ -53,19 +56,22 @@ pub struct Envelope<'a> {
 
 /// An answer and what of it is wanted.
 pub struct Answered {
+    engine: Arc<Engine>,
     answer: Answer,
     outputs: Vec<Wanted>,
     id: Option<String>,
 }
 
 impl Service {
-    /// Serves the engine's model.
-    pub fn new(engine: Arc<Engine>, drain: Drain, default_timeout: Duration) -> Self {
+    /// Serves the model that these are revisions of.
+    pub fn new(revisions: Arc<Revisions>, drain: Drain, default_timeout: Duration) -> Self {
+        let engine = revisions.incumbent().clone();
         let manifest = &engine.manifest;
         let inputs = manifest.inputs.iter().map(|spec| input_bytes(manifest, spec));
         let needed = inputs.fold(0, usize::saturating_add);
         let body_limit = needed.saturating_add(BYTES_AROUND).min(LARGEST_BODY);
         Self {
+            revisions,
             engine,
             drain,
             body_limit,
@@ -76,7 +82,7 @@ impl Service {
 
     /// Whether requests should come here.
     pub fn is_ready(&self) -> bool {
-        !self.drain.is_draining() && self.engine.active().index.is_some()
+        !self.drain.is_draining() && self.revisions.serving().active().index.is_some()
     }
 
     /// Refuses a model or version that is not this one; without a version it is.
@@ -91,13 +97,18 @@ impl Service {
             return Err(Refused::new(Kind::NotFound, message));
         }
         match version {
-            Some(version) if version != manifest.version.as_str() => {
+            Some(version) if !self.has_version(version) => {
                 let served = manifest.version.as_str();
                 let message = format!("version {:?} is not served here, {served:?} is", short(version));
                 Err(Refused::new(Kind::NotFound, message))
             }
             _ => Ok(()),
         }
+    }
+
+    fn has_version(&self, version: &str) -> bool {
+        let mut engines = self.revisions.engines();
+        engines.any(|engine| engine.manifest.version.as_str() == version)
     }
 
     /// A wrong request is counted and told why.
@@ -136,18 +147,23 @@ impl Service {
         let checked = check(request, &self.engine.manifest, timing, binary);
         let Checked { query, outputs, id } =
             checked.map_err(|problem| self.refuse(Kind::Invalid, problem))?;
-        let result = self.engine.infer(query).await;
-        self.engine.trace(envelope.traceparent, arrived, &result);
+        let Served { engine, result } = self.revisions.infer(query).await;
+        engine.trace(envelope.traceparent, arrived, &result);
         let answer = result?;
         if let (Some(id), Some(variant)) = (&id, answer.variant) {
-            self.engine.telemetry.remember(id, variant);
+            engine.telemetry.remember(id, variant);
         }
-        Ok(Answered { answer, outputs, id })
+        Ok(Answered {
+            engine,
+            answer,
+            outputs,
+            id,
+        })
     }
 
     /// The reply to an answered request.
-    pub fn build_reply<'a>(&'a self, answered: &'a Answered) -> message::Answer<'a> {
-        let manifest = &self.engine.manifest;
+    pub fn build_reply<'a>(&self, answered: &'a Answered) -> message::Answer<'a> {
+        let manifest = &answered.engine.manifest;
         let output = |wanted: &Wanted| {
             Some(Output {
                 name: manifest.outputs.get(wanted.place)?.name.as_str(),
@@ -159,40 +175,9 @@ impl Service {
             model_name: manifest.name.as_str(),
             model_version: manifest.version.as_str(),
             id: answered.id.as_deref(),
-            parameters: self.build_parameters(&answered.answer),
+            parameters: build_parameters(&answered.engine, &answered.answer),
             outputs: answered.outputs.iter().filter_map(output).collect(),
         }
-    }
-
-    /// Who answered, and how.
-    fn build_parameters(&self, answer: &Answer) -> Vec<(&'static str, Value)> {
-        let slot = answer.variant.and_then(|index| self.engine.slots.get(index));
-        let device = slot.and_then(Slot::device);
-        let config = &self.engine.config;
-        let mut parameters = Vec::with_capacity(12);
-        parameters.extend([
-            ("variant", slot.map_or("none", |slot| &slot.name).into()),
-            ("device", device.unwrap_or("none").into()),
-            ("node", config.node.as_str().into()),
-            ("revision", config.revision.as_str().into()),
-            ("degraded", answer.degraded.is_some().into()),
-        ]);
-        if let Some((reason, message)) = &answer.degraded {
-            parameters.push(("degraded_reason", reason.as_str().into()));
-            parameters.push(("degraded_message", message.as_str().into()));
-        }
-        let latency = u64::try_from(answer.latency.as_micros()).unwrap_or(u64::MAX);
-        if answer.safe_value {
-            parameters.push(("safe_value", true.into()));
-        }
-        parameters.push(("sequence_restarted", answer.sequence_restarted.into()));
-        parameters.push(("latency_microseconds", latency.into()));
-        if let Some(energy) = &answer.energy {
-            let microjoules = (energy.microjoules * 1e3).round() / 1e3;
-            parameters.push(("energy_microjoules", microjoules.into()));
-            parameters.push(("energy_source", Energy::label(energy).into()));
-        }
-        parameters
     }
 
     /// What the server is.
@@ -220,6 +205,37 @@ impl Service {
             outputs: manifest.outputs.iter().map(tensor).collect(),
         }
     }
+}
+
+/// Who answered, and how.
+fn build_parameters(engine: &Engine, answer: &Answer) -> Vec<(&'static str, Value)> {
+    let slot = answer.variant.and_then(|index| engine.slots.get(index));
+    let device = slot.and_then(Slot::device);
+    let config = &engine.config;
+    let mut parameters = Vec::with_capacity(12);
+    parameters.extend([
+        ("variant", slot.map_or("none", |slot| &slot.name).into()),
+        ("device", device.unwrap_or("none").into()),
+        ("node", config.node.as_str().into()),
+        ("revision", config.revision.as_str().into()),
+        ("degraded", answer.degraded.is_some().into()),
+    ]);
+    if let Some((reason, message)) = &answer.degraded {
+        parameters.push(("degraded_reason", reason.as_str().into()));
+        parameters.push(("degraded_message", message.as_str().into()));
+    }
+    let latency = u64::try_from(answer.latency.as_micros()).unwrap_or(u64::MAX);
+    if answer.safe_value {
+        parameters.push(("safe_value", true.into()));
+    }
+    parameters.push(("sequence_restarted", answer.sequence_restarted.into()));
+    parameters.push(("latency_microseconds", latency.into()));
+    if let Some(energy) = &answer.energy {
+        let microjoules = (energy.microjoules * 1e3).round() / 1e3;
+        parameters.push(("energy_microjoules", microjoules.into()));
+        parameters.push(("energy_source", Energy::label(energy).into()));
+    }
+    parameters
 }
 
 /// Most bytes that an input may take in a request.

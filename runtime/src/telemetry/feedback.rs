@@ -63,6 +63,11 @@ impl FeedbackBook {
         self.answers.insert(key, variant);
     }
 
+    /// Whether it is remembered who answered a request.
+    pub fn remembers(&self, id: &str) -> bool {
+        self.answers.get(self.hasher.hash_one(id)).is_some()
+    }
+
     /// Remembers what serves from now on.
     pub fn serves(&mut self, variant: Option<usize>, now: SystemTime) {
         if self.served.len() == CHANGES {

@@ -108,12 +108,17 @@ pub fn tiny_onnx() -> Vec<u8> {
 /// A model folder whose model sums `x` [1, 4] into `sum` [1, 1]. `axis` is the length of both first axes in the
 /// graph, -1 for an open one; `batching` is the file's.
 pub fn sum_folder(dir: &Path, axis: i64, batching: &str) -> PathBuf {
+    reducing_folder(dir, "ReduceSum", axis, batching)
+}
+
+/// The same with another way to make one number of four, such as `ReduceL1`: it differs where one is negative.
+pub fn reducing_folder(dir: &Path, operator: &str, axis: i64, batching: &str) -> PathBuf {
     const FLOAT: i32 = 1;
     let graph = pb::GraphProto {
         name: "sum".into(),
         input: vec![value("x", FLOAT, &[axis, 4])],
         output: vec![value("sum", FLOAT, &[axis, 1])],
-        node: vec![node("ReduceSum", &["x"], "sum", vec![ints("axes", &[1])])],
+        node: vec![node(operator, &["x"], "sum", vec![ints("axes", &[1])])],
         ..Default::default()
     };
     let onnx = model(graph);
