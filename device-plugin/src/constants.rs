@@ -77,8 +77,9 @@ pub const LAST_WORD: Duration = Duration::from_millis(200);
 /// How often the kubelet is asked which pods hold which devices, and how long it may take.
 pub const POD_RESOURCES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 
-/// Pods whose energy on one device is remembered; the one that is gone longest is forgotten first.
-pub const PODS_REMEMBERED: usize = 16;
+/// Pods whose energy on one device is remembered, as many as may share it; the one that is gone longest
+/// is forgotten first.
+pub const PODS_REMEMBERED: usize = 64;
 
 /// How long NVIDIA's library is waited for: less than a probe may take.
 pub const NVML_DEADLINE: Duration = Duration::from_secs(1);

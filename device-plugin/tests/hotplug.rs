@@ -9,13 +9,11 @@ mod support;
 mod tree;
 
 use perwatt_crds::HardwareProfileSpec;
-use perwatt_crds::inventory::{DeviceHealth, HealthDimension, Recovery};
+use perwatt_crds::inventory::{DeviceHealth, HealthDimension};
 use perwatt_device_plugin::known::{Known, NodeFacts};
-use perwatt_device_plugin::telemetry::Throttle;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use support::{Bench, eventually, owned};
 use tree::Tree;
 
@@ -261,91 +259,5 @@ async fn profiles_whose_devices_are_nowhere_register_nothing() {
         .collect();
     assert_eq!(files, ["kubelet.sock"]);
     assert!(bench.agent.readiness.blockers().is_empty());
-    bench.end().await;
-}
-
-/// NVIDIA's library of the agent's node, made by the system's C compiler; it tells what a file holds.
-struct FakeLibrary {
-    control: std::path::PathBuf,
-}
-
-impl FakeLibrary {
-    fn build(library: &Path) -> Self {
-        let folder = library.parent().unwrap();
-        fs::create_dir_all(folder).unwrap();
-        let (control, new) = (folder.join("control"), folder.join("new.so"));
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .arg(&new)
-            .arg(format!("-DCONTROL=\"{}\"", control.display()))
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/nvml/fake.c"))
-            .status()
-            .expect("a C compiler builds the library of this test: install one (Debian: gcc)");
-        assert!(status.success());
-        // Whole or not at all: the agent looks for it every few seconds.
-        fs::rename(new, library).unwrap();
-        Self { control }
-    }
-
-    fn tells(&self, text: &str) {
-        let new = self.control.with_extension("new");
-        fs::write(&new, text).unwrap();
-        fs::rename(new, &self.control).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_gpu_goes_the_whole_way_from_nvidias_library_to_the_kubelet() {
-    const WELL: &str =
-        "temperature 61\nshutdown 104\npower 4500\nenergy 1234567\nutilisation 37\nthrottle 1\n";
-    let id = "gpu-01-00.0";
-    let bench = Bench::start(&[]).await;
-    let library = bench.paths.services.nvml.clone().unwrap();
-    let library = FakeLibrary::build(&library);
-    library.tells(WELL);
-    Tree::parse(
-        "pci: [{at: \"pci0000:00/0000:01:00.0\", ids: \"10de:2684\", class: \"030000\", driver: nvidia, \
-         nodes: [{class: gpus, name: nvidia3, numbers: \"195:3\"}]}]",
-    )
-    .build(&bench.paths.host);
-    bench
-        .update(profiles(json!({"gpu": {
-            "class": "GPU", "discovery": {"nvml": {}}, "deviceNodes": [{"sysfsClass": "gpus"}]
-        }})))
-        .await;
-    let mut list = bench.kubelet.watch_resource("perwatt.dev/gpu").await;
-    assert_eq!(list.next().await, [owned((id, "Healthy"))]);
-    let view = || bench.agent.shared.now().devices[id].view.clone();
-    eventually("the library tells of it", || {
-        view().firmware.as_deref() == Some("96.00.61.00.01")
-    })
-    .await;
-    let seen = view();
-    assert_eq!((seen.millicelsius, seen.milliwatts), (Some(61_000), Some(4500)));
-    assert_eq!(seen.driver.as_deref(), Some("nvidia 535.104.05"));
-    assert_eq!(seen.figures.utilisation_permille, Some(370));
-
-    // Hardware slows it down for heat: it keeps its pods, and nobody new is sent there.
-    library.tells(&WELL.replace("throttle 1", "throttle 72"));
-    bench.wait_for_health(id, DeviceHealth::Degraded).await;
-    assert_eq!(view().figures.throttles, Some(vec![Throttle::Thermal]));
-    assert_eq!(bench.reason(id).dimension, HealthDimension::Thermal);
-    library.tells(WELL);
-    bench.wait_for_health(id, DeviceHealth::Healthy).await;
-
-    library.tells("lost 1\n");
-    assert_eq!(list.next().await, [owned((id, "Unhealthy"))]);
-    let reason = bench.reason(id);
-    assert_eq!(
-        (reason.dimension, reason.recovery),
-        (HealthDimension::Lost, Recovery::Reboot)
-    );
-    assert!(reason.message.contains("GPU_IS_LOST"), "{}", reason.message);
-    library.tells(WELL);
-    assert_eq!(list.next().await, [owned((id, "Healthy"))]);
-
-    library.tells(&format!("{WELL}xid 79\n"));
-    assert_eq!(list.next().await, [owned((id, "Unhealthy"))]);
-    assert_eq!(bench.reason(id).dimension, HealthDimension::Fault);
     bench.end().await;
 }

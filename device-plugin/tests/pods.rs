@@ -118,6 +118,17 @@ async fn the_pod_that_holds_a_device_is_named_and_its_energy_counted() {
         }
     }
 
+    // Two containers of other pods share it: each is told its part.
+    pods.hold(&[
+        ("gate-1", "chip-0"),
+        ("gate-2", "chip-0::1"),
+        ("gate-2", "chip-0::2"),
+    ]);
+    eventually("the energy of who shares the device is counted", || {
+        metrics().contains("perwatt_device_pod_energy_joules_total{device=\"chip-0\",profile=\"chip\",namespace=\"audio\",pod=\"gate-2\"")
+    })
+    .await;
+
     pods.hold(&[]);
     eventually("the device is free", || holder(0).is_none()).await;
     // A profile that goes tells the runtime before its stream ends.

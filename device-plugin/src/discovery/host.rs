@@ -45,18 +45,13 @@ impl Host {
         self
     }
 
-    /// What NVIDIA's library tells of a device; nothing where there is none, or it does not list the device.
+    /// What NVIDIA's library tells of a device; nothing where there is none, or it does not know the device.
     fn read_gpu(&self, found: &Found) -> Option<Reading> {
         let library = self
             .nvidia
             .as_ref()
             .filter(|_| found.driver.as_deref() == Some("nvidia"))?;
-        let address = found.address.as_deref()?;
-        let read = library.list().map(|gpus| {
-            let gpu = gpus.into_iter().find(|gpu| gpu.address == address);
-            gpu.map(|gpu| library.read(&gpu.uuid)).transpose()
-        });
-        match read.and_then(|read| read) {
+        match library.read(found.address.as_deref()?) {
             Ok(reading) => reading,
             Err(NvmlTrouble::Unusable(_)) => None,
             Err(trouble @ NvmlTrouble::Hangs(_)) => {

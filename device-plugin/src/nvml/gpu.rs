@@ -1,6 +1,6 @@
 //! What NVIDIA's library tells of one GPU. Called by the library's thread alone.
 
-use super::{Gpu, xid};
+use super::xid;
 use crate::discovery::{Fault, Field, Reading};
 use crate::telemetry::{Busy, EnergyCounter, Memory, Telemetry, Throttle};
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
@@ -11,33 +11,8 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use perwatt_crds::inventory::{DeviceHealth, Recovery};
 
-/// The most GPUs that a node has.
-pub(super) const MOST_GPUS: u32 = 64;
-
-/// The GPUs of this node; one that does not answer is left out.
-pub(super) fn list(nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
-    let count = nvml.device_count()?.min(MOST_GPUS);
-    let gpu = |index| {
-        let device = nvml.device_by_index(index)?;
-        let tidy = |text: String| {
-            text.chars()
-                .filter(|c| !c.is_control())
-                .take(96)
-                .collect::<String>()
-        };
-        Ok(Gpu {
-            uuid: tidy(device.uuid()?),
-            name: tidy(device.name()?),
-            address: address(&device.pci_info()?.bus_id),
-            minor: device.minor_number()?,
-        })
-    };
-    let answers: Vec<Result<Gpu, NvmlError>> = (0..count).map(gpu).collect();
-    Ok(answers.into_iter().flatten().collect())
-}
-
 /// The library writes eight digits of domain where sysfs writes four.
-fn address(bus_id: &str) -> String {
+pub(super) fn address(bus_id: &str) -> String {
     let id = bus_id.to_ascii_lowercase();
     match id.strip_prefix("0000").filter(|rest| rest.find(':') == Some(4)) {
         Some(rest) => rest.to_owned(),
@@ -45,16 +20,17 @@ fn address(bus_id: &str) -> String {
     }
 }
 
-/// What the GPU `uuid` tells, and what its last grave event makes of it.
-pub(super) fn read(nvml: &Nvml, uuid: &str, xid: Option<u64>) -> Result<Reading, NvmlError> {
-    let device = match nvml.device_by_uuid(uuid) {
-        Ok(device) => device,
-        Err(error) => return gone(error),
+/// What the GPU at `address` tells, and what its last grave event makes of it.
+pub(super) fn read(nvml: &Nvml, address: &str, xid: Option<u64>) -> Result<Reading, NvmlError> {
+    let device = match nvml.device_by_pci_bus_id(address) {
+        Err(NvmlError::GpuLost) => return Ok(lost()),
+        device => device?,
     };
     // Asked first: a GPU that is lost answers nothing else either.
     let temperature = match device.temperature(TemperatureSensor::Gpu) {
-        Err(error @ (NvmlError::GpuLost | NvmlError::Uninitialized | NvmlError::DriverNotLoaded)) => {
-            return gone(error);
+        Err(NvmlError::GpuLost) => return Ok(lost()),
+        Err(error @ (NvmlError::NotFound | NvmlError::Uninitialized | NvmlError::DriverNotLoaded)) => {
+            return Err(error);
         }
         told => field(told, "temperature", |degrees| {
             i32::try_from(degrees).ok()?.checked_mul(1000)
@@ -87,29 +63,33 @@ pub(super) fn read(nvml: &Nvml, uuid: &str, xid: Option<u64>) -> Result<Reading,
     })
 }
 
-/// A GPU that is lost does not come back by itself; one that the library does not find may.
-fn gone(error: NvmlError) -> Result<Reading, NvmlError> {
-    let (recovery, text) = match error {
-        NvmlError::GpuLost => (
-            Recovery::Reboot,
-            "is lost: NVIDIA's driver cannot reach it any more (GPU_IS_LOST); restart the node, and check power and seat if it comes again",
-        ),
-        NvmlError::NotFound => (
-            Recovery::Replug,
-            "is gone: NVIDIA's driver does not list it any more",
-        ),
-        other => return Err(other),
-    };
+/// Of a GPU that its driver has lost: it does not come back by itself.
+fn lost() -> Reading {
+    gone(
+        Recovery::Reboot,
+        "is lost: NVIDIA's driver cannot reach it any more (GPU_IS_LOST); restart the node, and check power and seat if it comes again",
+    )
+}
+
+/// Of a GPU that its driver listed before, and does not any more: it may come back.
+pub(super) fn unlisted() -> Reading {
+    gone(
+        Recovery::Replug,
+        "is gone: NVIDIA's driver does not list it any more",
+    )
+}
+
+fn gone(recovery: Recovery, text: &str) -> Reading {
     let fault = Fault {
         health: DeviceHealth::Unhealthy,
         recovery,
         text: text.to_owned(),
     };
-    Ok(Reading {
+    Reading {
         present: Field::Value(false),
         faults: vec![fault],
         ..Reading::silent(Ok((0, 0)))
-    })
+    }
 }
 
 /// What a GPU does not support it does not tell; any other error is a complaint.

@@ -12,13 +12,16 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// The most questions that wait for the library. More only wait when it hangs.
 const MOST_WAITING: usize = 64;
+
+/// The most GPUs that a node has.
+const MOST_GPUS: u32 = 64;
 
 /// How often the thread looks for events while nobody asks.
 const EVENTS: Duration = Duration::from_millis(500);
@@ -39,28 +42,17 @@ pub enum NvmlTrouble {
     Hangs(u128),
 }
 
-/// A GPU that the library lists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gpu {
-    /// Its UUID, such as `GPU-…`, stable over reboots.
-    pub uuid: String,
-    /// What NVIDIA calls it.
-    pub name: String,
-    /// Its address on the PCI bus, such as `0000:01:00.0`.
-    pub address: String,
-    /// Number of its device node `/dev/nvidia<N>`.
-    pub minor: u32,
-}
-
-enum Question {
-    List(SyncSender<Result<Vec<Gpu>, NvmlTrouble>>),
-    Read(String, SyncSender<Result<Box<Reading>, NvmlTrouble>>),
+/// A question for the GPU at an address on the PCI bus, and where its answer goes.
+struct Question {
+    asked: Instant,
+    address: String,
+    answer: SyncSender<Result<Option<Box<Reading>>, NvmlTrouble>>,
 }
 
 /// The library, behind its thread. Dropped, the thread ends with its last call.
 #[derive(Clone, Debug)]
 pub struct Library {
-    questions: SyncSender<(Instant, Question)>,
+    questions: SyncSender<Question>,
     deadline: Duration,
 }
 
@@ -77,40 +69,29 @@ impl Library {
         Ok(Self { questions, deadline })
     }
 
-    /// The GPUs of this node.
+    /// What the GPU at `address` on the PCI bus (as sysfs writes it: `0000:01:00.0`) tells; its device
+    /// node is for the source to say. One that is lost reads as not present; one that the library never
+    /// knew reads as nothing.
     ///
     /// # Errors
     /// When there is no library, or it does not answer.
-    pub fn list(&self) -> Result<Vec<Gpu>, NvmlTrouble> {
-        self.ask(Question::List)
-    }
-
-    /// What the GPU `uuid` tells; its device node is for the source to say. One that is lost
-    /// reads as not present.
-    ///
-    /// # Errors
-    /// When there is no library, or it does not answer.
-    pub fn read(&self, uuid: &str) -> Result<Reading, NvmlTrouble> {
-        self.ask(|answer| Question::Read(uuid.to_owned(), answer))
-            .map(|reading| *reading)
-    }
-
-    fn ask<T>(
-        &self,
-        question: impl FnOnce(SyncSender<Result<T, NvmlTrouble>>) -> Question,
-    ) -> Result<T, NvmlTrouble> {
+    pub fn read(&self, address: &str) -> Result<Option<Reading>, NvmlTrouble> {
         let hangs = NvmlTrouble::Hangs(self.deadline.as_millis());
         // Room for the answer, so that the thread never waits for somebody who has gone.
         let (answer, answered) = sync_channel(1);
-        self.questions
-            .try_send((Instant::now(), question(answer)))
-            .map_err(|_| hangs.clone())?;
-        answered.recv_timeout(self.deadline).unwrap_or(Err(hangs))
+        let question = Question {
+            asked: Instant::now(),
+            address: address.to_owned(),
+            answer,
+        };
+        self.questions.try_send(question).map_err(|_| hangs.clone())?;
+        let read = answered.recv_timeout(self.deadline).unwrap_or(Err(hangs))?;
+        Ok(read.map(|reading| *reading))
     }
 }
 
 /// Loads the library, and loads it anew whenever it can no longer be used.
-fn serve(path: Option<&std::path::Path>, asked: &Receiver<(Instant, Question)>, patience: Duration) {
+fn serve(path: Option<&std::path::Path>, asked: &Receiver<Question>, patience: Duration) {
     loop {
         let trouble = match load(path) {
             Ok(nvml) => match answer_all(&nvml, asked, patience) {
@@ -123,8 +104,7 @@ fn serve(path: Option<&std::path::Path>, asked: &Receiver<(Instant, Question)>, 
         let until = Instant::now() + RELOAD;
         loop {
             match asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok((_, Question::List(answer))) => drop(answer.try_send(Err(trouble.clone()))),
-                Ok((_, Question::Read(_, answer))) => drop(answer.try_send(Err(trouble.clone()))),
+                Ok(question) => drop(question.answer.try_send(Err(trouble.clone()))),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -140,35 +120,43 @@ fn load(path: Option<&std::path::Path>) -> Result<Nvml, NvmlError> {
 }
 
 /// Answers until nobody asks any more, or the library can no longer be used.
-fn answer_all(nvml: &Nvml, asked: &Receiver<(Instant, Question)>, patience: Duration) -> Option<NvmlError> {
+fn answer_all(nvml: &Nvml, asked: &Receiver<Question>, patience: Duration) -> Option<NvmlError> {
     let events = listen(nvml);
     let mut xids: BTreeMap<String, u64> = BTreeMap::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     loop {
         let question = asked.recv_timeout(EVENTS);
         hear(events.as_ref(), &mut xids);
-        let (at, question) = match question {
+        let question = match question {
             Ok(question) => question,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return None,
         };
         // Whoever asked before the library hung has gone.
-        if at.elapsed() > patience {
+        if question.asked.elapsed() > patience {
             continue;
         }
-        let error = match question {
-            Question::List(answer) => tell(gpu::list(nvml), &answer),
-            Question::Read(uuid, answer) => {
-                let xid = xids.get(&uuid).copied();
-                tell(gpu::read(nvml, &uuid, xid).map(Box::new), &answer)
-            }
+        let address = question.address.as_str();
+        let read = match gpu::read(nvml, address, xids.get(address).copied()) {
+            // The agent's container may have the library, and be shown other GPUs alone.
+            Err(NvmlError::NotFound) if !seen.contains(address) => Ok(None),
+            Err(NvmlError::NotFound) => Ok(Some(gpu::unlisted())),
+            read => read.map(Some),
         };
+        if read.as_ref().is_ok_and(Option::is_some) {
+            seen.insert(question.address);
+        }
+        let error = tell(read.map(|reading| reading.map(Box::new)), &question.answer);
         if let Some(error @ (NvmlError::Uninitialized | NvmlError::DriverNotLoaded)) = error {
             return Some(error);
         }
     }
 }
 
-fn tell<T>(result: Result<T, NvmlError>, answer: &SyncSender<Result<T, NvmlTrouble>>) -> Option<NvmlError> {
+fn tell(
+    result: Result<Option<Box<Reading>>, NvmlError>,
+    answer: &SyncSender<Result<Option<Box<Reading>>, NvmlTrouble>>,
+) -> Option<NvmlError> {
     match result {
         Ok(told) => {
             let _ = answer.try_send(Ok(told));
@@ -184,7 +172,7 @@ fn tell<T>(result: Result<T, NvmlError>, answer: &SyncSender<Result<T, NvmlTroub
 /// Listens for XID events of every GPU; without them there is the rest.
 fn listen(nvml: &Nvml) -> Option<EventSet<'_>> {
     let mut set = nvml.create_event_set().ok()?;
-    for index in 0..nvml.device_count().ok()?.min(gpu::MOST_GPUS) {
+    for index in 0..nvml.device_count().ok()?.min(MOST_GPUS) {
         if let Ok(device) = nvml.device_by_index(index) {
             match device.register_events(EventTypes::CRITICAL_XID_ERROR, set) {
                 Ok(same) => set = same,
@@ -203,13 +191,15 @@ fn hear(events: Option<&EventSet<'_>>, xids: &mut BTreeMap<String, u64>) {
     let Some(set) = events else { return };
     for _ in 0..MOST_WAITING {
         let Ok(event) = set.wait(0) else { return };
-        let (Some(number), Ok(uuid)) = (xid::number(event.event_data), event.device.uuid()) else {
+        // A GPU that is lost by now does not tell its address: that it is lost is then what is told of it.
+        let (Some(number), Ok(pci)) = (xid::number(event.event_data), event.device.pci_info()) else {
             continue;
         };
-        tracing::warn!(gpu = %uuid, xid = number, "the GPU reports an XID error");
+        let address = gpu::address(&pci.bus_id);
+        tracing::warn!(gpu = %address, xid = number, "the GPU reports an XID error");
         // The gravest is remembered: a GPU that fell off its bus may report more.
-        if xid::gravity(number) >= xids.get(&uuid).map_or(0, |before| xid::gravity(*before)) {
-            xids.insert(uuid, number);
+        if xid::gravity(number) >= xids.get(&address).map_or(0, |before| xid::gravity(*before)) {
+            xids.insert(address, number);
         }
     }
 }

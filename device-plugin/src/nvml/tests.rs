@@ -4,48 +4,45 @@ use crate::fixtures;
 use crate::health::Judge;
 use crate::paths::Paths;
 use crate::telemetry::{Busy, Throttle};
+use fake::WELL;
 use perwatt_crds::inventory::{DeviceHealth, HealthDimension, Recovery};
 use std::path::Path;
-use std::process::Command;
 use tempfile::TempDir;
 
-const UUID: &str = "GPU-made-by-a-test";
+#[path = "../../tests/support/nvml.rs"]
+mod fake;
 
-/// A library of one GPU that tells what a file holds, built by the system's C compiler.
+const ADDRESS: &str = "0000:01:00.0";
+
+/// The library behind its thread, and what the first GPU tells.
 struct Fake {
-    dir: TempDir,
+    _dir: TempDir,
+    fake: fake::Fake,
     library: Library,
 }
 
 impl Fake {
     fn new(deadline: Duration, holds: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (source, built) = (dir.path().join("fake.c"), dir.path().join("libnvidia-ml.so.1"));
-        std::fs::write(&source, include_str!("fake.c")).unwrap();
-        let control = dir.path().join("control");
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .arg(&built)
-            .arg(format!("-DCONTROL=\"{}\"", control.display()))
-            .arg(&source)
-            .status()
-            .expect("a C compiler builds the library of this test: install one (Debian: gcc)");
-        assert!(status.success());
-        let library = Library::start(Some(built), deadline).unwrap();
-        let fake = Self { dir, library };
-        fake.holds(holds);
-        fake
+        let built = dir.path().join("libnvidia-ml.so.1");
+        Self {
+            fake: fake::Fake::build(&built, holds),
+            library: Library::start(Some(built), deadline).unwrap(),
+            _dir: dir,
+        }
     }
 
     fn holds(&self, text: &str) {
-        let (new, control) = (self.dir.path().join("new"), self.dir.path().join("control"));
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, control).unwrap();
+        self.fake.holds(text);
+    }
+
+    fn read(&self) -> Reading {
+        self.library.read(ADDRESS).unwrap().unwrap()
     }
 
     /// Reads, and judges what was read, as a monitor does.
     fn view(&self) -> crate::health::View {
-        let reading = self.library.read(UUID).unwrap();
+        let reading = self.read();
         Judge::default().judge(&gpu(), reading, Instant::now()).view
     }
 }
@@ -58,20 +55,10 @@ fn gpu() -> Found {
 
 const LONG: Duration = Duration::from_secs(60);
 
-const WELL: &str = "temperature 61\nshutdown 104\npower 4500\nenergy 1234567\nutilisation 37\nclock 1410\nlimit 1980\nthrottle 1\nused 1048576\necc 0\npending 0\n";
-
 #[test]
-fn a_gpu_is_listed_and_read() {
+fn a_gpu_is_read() {
     let fake = Fake::new(LONG, WELL);
-    let gpus = fake.library.list().unwrap();
-    let expected = Gpu {
-        uuid: UUID.into(),
-        name: "Test GPU".into(),
-        address: "0000:01:00.0".into(),
-        minor: 3,
-    };
-    assert_eq!(gpus, [expected]);
-    let reading = fake.library.read(UUID).unwrap();
+    let reading = fake.read();
     assert_eq!(
         (reading.temperature, reading.power),
         (Field::Value(61_000), Field::Value(4500))
@@ -102,7 +89,7 @@ fn throttle_reasons_are_told_apart() {
         (0x88, vec![Throttle::Current], DeviceHealth::Degraded),
     ] {
         fake.holds(&WELL.replace("throttle 1", &format!("throttle {bits}")));
-        let reading = fake.library.read(UUID).unwrap();
+        let reading = fake.read();
         assert_eq!(reading.telemetry.throttles, Some(throttles));
         assert_eq!(fake.view().health, health, "{bits:#x}");
     }
@@ -121,9 +108,20 @@ fn a_lost_gpu_needs_a_reboot_and_one_that_tells_little_is_well() {
         (HealthDimension::Lost, Recovery::Reboot)
     );
     assert!(lost.reasons[0].message.contains("GPU_IS_LOST"), "{lost:?}");
-    let unknown = fake.library.read("GPU-nobody").unwrap();
+}
+
+#[test]
+fn a_gpu_that_was_listed_and_is_no_more_is_gone_and_one_that_never_was_is_unknown() {
+    let fake = Fake::new(LONG, WELL);
+    assert_eq!(fake.library.read("0000:09:00.0"), Ok(None));
+    fake.holds(&format!("{WELL}gone 1\n"));
+    assert_eq!(fake.library.read(ADDRESS), Ok(None));
+    fake.holds(WELL);
+    fake.read();
+    fake.holds(&format!("{WELL}gone 1\n"));
+    let gone = fake.read();
     assert_eq!(
-        (unknown.present, unknown.faults[0].recovery),
+        (gone.present, gone.faults[0].recovery),
         (Field::Value(false), Recovery::Replug)
     );
 }
@@ -153,11 +151,11 @@ fn memory_errors_and_grave_events_are_faults_that_stay() {
 fn a_library_that_hangs_costs_its_thread_and_answers_when_it_is_back() {
     let fake = Fake::new(Duration::from_millis(300), &format!("{WELL}hang 1\n"));
     for _ in 0..3 {
-        assert_eq!(fake.library.read(UUID), Err(NvmlTrouble::Hangs(300)));
+        assert_eq!(fake.library.read(ADDRESS), Err(NvmlTrouble::Hangs(300)));
     }
     fake.holds(WELL);
     let start = Instant::now();
-    while fake.library.read(UUID).is_err() {
+    while fake.library.read(ADDRESS).is_err() {
         assert!(start.elapsed() < LONG, "it does not come back");
     }
 }
@@ -165,6 +163,6 @@ fn a_library_that_hangs_costs_its_thread_and_answers_when_it_is_back() {
 #[test]
 fn without_a_library_it_says_so() {
     let library = Library::start(Some("/nowhere/libnvidia-ml.so.1".into()), LONG).unwrap();
-    let trouble = library.list().unwrap_err().to_string();
+    let trouble = library.read(ADDRESS).unwrap_err().to_string();
     assert!(trouble.contains("/nowhere/libnvidia-ml.so.1"), "{trouble}");
 }
