@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::{Error, Result, grpc, speech};
 use crate::cluster::{Cluster, Node};
 use crate::programs;
-use crate::wait::until;
+use crate::wait::{DEADLINE, until};
 
 /// How long one request may take before it counts as failed.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
@@ -73,7 +73,17 @@ pub struct AskOptions {
     pub requests: std::path::PathBuf,
 }
 
-/// Sends every request of the file, one after the other, and prints every reply.
+/// Waits until something listens there: kube-proxy of this node hears of a pod that is ready a moment later than a status.
+async fn listens(url: &str) -> Result<()> {
+    let address = url.split_once("://").map_or(url, |(_, address)| address);
+    let connected = until("a connection", DEADLINE, || async move {
+        let stream = tokio::net::TcpStream::connect(address).await;
+        stream.map(drop).map_err(|error| format!("{address}: {error}"))
+    });
+    connected.await.map_err(|error| Error::Client(error.to_string()))
+}
+
+/// Sends every request of the file, one after the other, as soon as somebody listens, and prints every reply.
 ///
 /// # Errors
 /// When the file cannot be read or is not as it should be.
@@ -81,6 +91,7 @@ pub async fn ask(options: AskOptions) -> Result<()> {
     let wrong = |why: String| Error::Client(format!("{}: {why}", options.requests.display()));
     let text = std::fs::read_to_string(&options.requests).map_err(|error| wrong(error.to_string()))?;
     let client = client()?;
+    listens(&options.url).await?;
     for (window, line) in text.lines().enumerate() {
         let body: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
         let reply = request(&client, &options.url, &options.model, &body).await;
