@@ -35,25 +35,20 @@ pub enum Command {
     UncordonDevice(drain::UncordonArgs),
 }
 
+/// Prints what a command says; whether it went well, or the exit code and the message.
+fn print_text(said: Result<String, impl std::fmt::Display>) -> Result<bool, (u8, String)> {
+    let text = said.map_err(|error| (1, error.to_string()))?;
+    print!("{text}");
+    Ok(true)
+}
+
 /// Runs the command; an error is one message on standard error.
 pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
-        Command::Explain(arguments) => explain::run(arguments)
-            .map(|text| print!("{text}"))
-            .map(|()| true)
-            .map_err(|error| (1, error.to_string())),
-        Command::Plan(arguments) => plan::run(arguments)
-            .map(|text| print!("{text}"))
-            .map(|()| true)
-            .map_err(|error| (1, error.to_string())),
-        Command::DrainDevice(arguments) => drain::drain(arguments)
-            .map(|text| print!("{text}"))
-            .map(|()| true)
-            .map_err(|error| (1, error.to_string())),
-        Command::UncordonDevice(arguments) => drain::uncordon(arguments)
-            .map(|text| print!("{text}"))
-            .map(|()| true)
-            .map_err(|error| (1, error.to_string())),
+        Command::Explain(arguments) => print_text(explain::run(arguments)),
+        Command::Plan(arguments) => print_text(plan::run(arguments)),
+        Command::DrainDevice(arguments) => print_text(drain::drain(arguments)),
+        Command::UncordonDevice(arguments) => print_text(drain::uncordon(arguments)),
         Command::Model(command) => model::run(command, &mut std::io::stdout().lock())
             .map_err(|error| (error.exit_code(), error.to_string())),
     };
