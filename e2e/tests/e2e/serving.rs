@@ -295,7 +295,6 @@ pub async fn more_silicon(world: &World<'_>) {
         demo::place(&world.product, samples.example(), variant)
             .await
             .expect("it serves");
-        world.alone(namespace, name).await;
         let heard = samples
             .send(world.cluster, demo::GPU_NODE)
             .await

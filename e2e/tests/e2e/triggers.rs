@@ -89,24 +89,25 @@ impl Triggered<'_> {
             reply.text("variant") == "cpu" && reply.flag("degraded")
         })
         .await;
+        self.leaves(&dead, since).await;
+        self.set(&dead, "present=true").await;
+        println!("  a lost device: the other one serves");
+    }
+
+    /// Waits until the other device answers, and nothing changes any more.
+    async fn leaves(&self, device: &str, since: u64) {
         self.wait("the other device", since, |reply| {
-            reply.text("variant") == "npu" && reply.text("device") != dead
+            reply.text("variant") == "npu" && reply.text("device") != device
         })
         .await;
         self.settle("npu").await;
-        self.set(&dead, "present=true").await;
-        println!("  a lost device: the other one serves");
     }
 
     /// A device throttles for longer than it may.
     async fn hot(&self) {
         let hot = self.device().await;
         let since = self.set(&hot, "temperature=90").await;
-        self.wait("a cool device", since, |reply| {
-            reply.text("variant") == "npu" && reply.text("device") != hot
-        })
-        .await;
-        self.settle("npu").await;
+        self.leaves(&hot, since).await;
         self.set(&hot, "temperature=40").await;
         println!("  a throttling device: the other one serves");
     }
