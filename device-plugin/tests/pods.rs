@@ -142,7 +142,7 @@ async fn the_pod_that_holds_a_device_is_named_and_its_energy_counted() {
 }
 
 #[tokio::test]
-async fn a_drained_device_is_taken_from_kubelet_and_runtime_until_it_is_put_back() {
+async fn a_drained_device_is_taken_from_the_kubelet_and_its_runtime_told_until_it_is_put_back() {
     if !support::can_make_nodes() {
         return;
     }
@@ -162,16 +162,19 @@ async fn a_drained_device_is_taken_from_kubelet_and_runtime_until_it_is_put_back
     let reason = bench.reason("chip-0");
     assert_eq!(reason.dimension, HealthDimension::Drained);
     assert!(reason.message.contains("its fan is changed"), "{reason:?}");
-    let state = loop {
+    let mut told = async |what: fn(&DeviceState) -> bool| loop {
         let state = states.message().await.unwrap().unwrap();
-        if state.going_away {
+        if what(&state) {
             break state;
         }
     };
-    assert_eq!(
-        (state.health(), state.reason.as_str()),
-        (Health::Unhealthy, "drained")
-    );
+    let state = told(|state| state.going_away).await;
+    assert_eq!((state.health(), state.reason.as_str()), (Health::Healthy, ""));
+    assert!(state.going_away_message.contains("its fan is changed"));
+    bench.set("chip-0", "health=Unhealthy");
+    let state = told(|state| state.health() == Health::Unhealthy).await;
+    assert!(state.going_away && state.reason == "fault", "{state:?}");
+    bench.set("chip-0", "health=Healthy");
 
     // The wish outlives the agent, even while no API server repeats it.
     let checkpoint = bench.paths.checkpoint();

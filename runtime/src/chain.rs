@@ -3,10 +3,11 @@
 //! The first variant that is well serves. One that the workload forbids never
 //! does; one that failed to load does not until it is loaded after all; one
 //! whose device is unhealthy does not until the device was healthy for a
-//! while; one that failed several times in a row waits behind a breaker, which
-//! lets one request at a time through after a back-off, and closes after
-//! several answers. A breaker is an advice: where nothing else is left its
-//! variant is tried all the same. A taint is not.
+//! while; one whose device works and leaves does not until it stays; one that
+//! failed several times in a row waits behind a breaker, which lets one request
+//! at a time through after a back-off, and closes after several answers. A
+//! breaker is an advice, and so is that a device leaves: where nothing else is
+//! left the variant is tried all the same. A taint is not.
 
 mod breaker;
 mod cause;
@@ -87,6 +88,7 @@ struct Link {
     hung: Option<String>,
     load_error: Option<String>,
     taint: Option<String>,
+    leaving: Option<String>,
     returns_at: Option<Instant>,
     breaker: Breaker,
 }
@@ -153,6 +155,13 @@ impl Chain {
         }
     }
 
+    /// The variant's device works and is taken out of use, as the message says, or stays after all.
+    pub fn leave(&mut self, index: usize, message: Option<String>) {
+        if let Some(link) = self.links.get_mut(index) {
+            link.leaving = message;
+        }
+    }
+
     /// The variant answered a call that began at `began`.
     pub fn succeeded(&mut self, index: usize, began: Instant, now: Instant) {
         if let Some(link) = self.links.get_mut(index) {
@@ -187,11 +196,12 @@ impl Chain {
             match link.cause(stable_for, now).map(|cause| cause.reason) {
                 None => usable.push(index),
                 Some(Reason::BreakerOpen) if link.breaker.take_trial(now) => usable.push(index),
-                Some(reason) if may_be_last_resort(reason) => last_resort.push(index),
+                Some(reason) if may_be_last_resort(reason) => last_resort.push(link.rank(index)),
                 Some(_) => {}
             }
         }
-        usable.append(&mut last_resort);
+        last_resort.sort_unstable();
+        usable.extend(last_resort.into_iter().map(|(_, index)| index));
         usable
     }
 
@@ -204,11 +214,14 @@ impl Chain {
             .collect();
         let well = causes.iter().position(Option::is_none);
         let spare = || {
-            causes
-                .iter()
-                .position(|c| c.as_ref().is_some_and(|c| may_be_last_resort(c.reason)))
+            let spares = self.links.iter().zip(&causes).enumerate();
+            let spares = spares.filter(|(_, (_, cause))| {
+                let reason = cause.as_ref().map(|cause| cause.reason);
+                reason.is_some_and(may_be_last_resort)
+            });
+            spares.map(|(index, (link, _))| link.rank(index)).min()
         };
-        let index = well.or_else(spare);
+        let index = well.or_else(|| spare().map(|(_, index)| index));
         let cause = if index == Some(0) {
             None
         } else {
@@ -230,7 +243,10 @@ impl Chain {
 }
 
 fn may_be_last_resort(reason: Reason) -> bool {
-    matches!(reason, Reason::BreakerOpen | Reason::DeviceRecovering)
+    matches!(
+        reason,
+        Reason::BreakerOpen | Reason::DeviceRecovering | Reason::DeviceLeaving
+    )
 }
 
 /// `wait` and up to `percent` of it more.
@@ -240,6 +256,11 @@ pub fn jittered(wait: Duration, percent: u32, random: &mut fastrand::Rng) -> Dur
 }
 
 impl Link {
+    /// Its place among the last resorts: what failed of late comes after what did not.
+    fn rank(&self, index: usize) -> (bool, usize) {
+        (self.breaker.is_open(), index)
+    }
+
     fn cause(&self, stable_for: Duration, now: Instant) -> Option<Cause> {
         let name = &self.name;
         if let Some(cause) = &self.barred {
@@ -254,6 +275,9 @@ impl Link {
         }
         if let Some(taint) = &self.taint {
             return Some(Cause::new(Reason::DeviceUnhealthy, format!("{name}: {taint}")));
+        }
+        if let Some(leaving) = &self.leaving {
+            return Some(Cause::new(Reason::DeviceLeaving, format!("{name}: {leaving}")));
         }
         if self.returns_at.is_some_and(|at| now < at) {
             let text = format!("{name}: its device is healthy again and must stay so for {stable_for:?}");

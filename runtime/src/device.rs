@@ -72,9 +72,10 @@ async fn watch_once(
             );
             continue;
         }
-        let (health, reason) = (state.health().as_str_name(), state.reason.clone());
         if engines.iter().any(|engine| !engine.is_told_already(&state)) {
-            tracing::info!(device = id, health, reason, "the device's state");
+            let (health, reason) = (state.health().as_str_name(), &state.reason);
+            let going_away = state.going_away;
+            tracing::info!(device = id, health, reason, going_away, "the device's state");
         }
         for engine in engines {
             engine.device_changed(state.clone());

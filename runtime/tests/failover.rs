@@ -15,6 +15,10 @@ use std::time::Duration;
 
 async fn start(dir: &Path, config: &Value) -> Runtime {
     std::fs::write(dir.join("node"), "").unwrap();
+    start_without_node(dir, config).await
+}
+
+async fn start_without_node(dir: &Path, config: &Value) -> Runtime {
     let mut command = command(&tiny_folder(dir));
     command
         .arg("--device-socket-dir")
@@ -233,9 +237,7 @@ async fn a_device_that_is_unhealthy_from_the_start_is_not_used() {
 async fn with_one_variant_on_a_dead_device_the_error_says_why() {
     let tmp = tempfile::tempdir().unwrap();
     let agent = Agent::start(tmp.path(), Health::Healthy);
-    let mut config = npu_and_cpu(100);
-    config["variants"].as_array_mut().unwrap().pop();
-    let runtime = start(tmp.path(), &config).await;
+    let runtime = start(tmp.path(), &without_stand_in()).await;
     assert_eq!(runtime.infer(&request([1.; 4], json!({}))).await.0, 200);
     agent.set(Health::Unhealthy);
     runtime
@@ -254,6 +256,84 @@ async fn with_one_variant_on_a_dead_device_the_error_says_why() {
         200,
         "a restart would not mend the device"
     );
+}
+
+fn without_stand_in() -> Value {
+    let mut config = npu_and_cpu(100);
+    config["variants"].as_array_mut().unwrap().pop();
+    config
+}
+
+#[tokio::test]
+async fn with_one_variant_on_a_device_that_is_drained_it_goes_on_until_the_device_fails() {
+    let tmp = tempfile::tempdir().unwrap();
+    let agent = Agent::start(tmp.path(), Health::Healthy);
+    let runtime = start(tmp.path(), &without_stand_in()).await;
+    agent.drain(Health::Degraded);
+    let heard = || async {
+        let message = &runtime.evidence().await["variants"][0]["message"];
+        message
+            .as_str()
+            .is_some_and(|message| message.contains("(a fan)"))
+    };
+    runtime.until("it is told", heard).await;
+    let (status, reply) = runtime.infer(&request([1.; 4], json!({}))).await;
+    assert_eq!((status, &reply["parameters"]["device"]), (200, &json!("asic-0")));
+    assert_eq!(reply["parameters"].get("degraded"), None, "{reply}");
+    assert_eq!(runtime.status("readyz").await, 200);
+    assert_eq!(runtime.evidence().await["variants"][0]["state"], "Active");
+
+    agent.drain(Health::Unhealthy);
+    runtime
+        .until("it is not ready", || async {
+            runtime.status("readyz").await == 503
+        })
+        .await;
+    let (status, reply) = runtime.infer(&request([1.; 4], json!({}))).await;
+    let error = reply["error"].as_str().unwrap();
+    assert!(status == 503 && error.contains("104 degrees"), "{status} {error}");
+}
+
+#[tokio::test]
+async fn a_device_that_is_drained_is_left_for_another_variant_and_back_at_once() {
+    let tmp = tempfile::tempdir().unwrap();
+    let agent = Agent::start(tmp.path(), Health::Healthy);
+    // Longer than the test: a device that was well all the time need not prove itself.
+    let runtime = start(tmp.path(), &npu_and_cpu(600_000)).await;
+    serving(&runtime, "npu").await;
+    agent.drain(Health::Healthy);
+    serving(&runtime, "cpu").await;
+    let (_, reply) = runtime.infer(&request([1.; 4], json!({}))).await;
+    let parameters = &reply["parameters"];
+    assert_eq!(
+        (&parameters["variant"], &parameters["degraded_reason"]),
+        (&json!("cpu"), &json!("DeviceLeaving"))
+    );
+    let message = parameters["degraded_message"].as_str().unwrap();
+    assert!(
+        message.contains("asic-0") && message.contains("(a fan)"),
+        "{message}"
+    );
+    let report = || async { agent.last_report().is_some_and(|r| r.reason == "DeviceLeaving") };
+    runtime.until("the agent was told", report).await;
+    agent.set(Health::Healthy);
+    serving(&runtime, "npu").await;
+}
+
+#[tokio::test]
+async fn a_variant_that_is_loaded_late_obeys_what_was_said_of_its_device() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _agent = Agent::start(tmp.path(), Health::Unhealthy);
+    let runtime = start_without_node(tmp.path(), &npu_and_cpu(100)).await;
+    let state = async || runtime.evidence().await["variants"][0]["state"].clone();
+    let told = || async { runtime.log().contains("the device's state") };
+    runtime.until("it is told", told).await;
+    assert_eq!(state().await, "Failed", "it has no device node");
+    std::fs::write(tmp.path().join("node"), "").unwrap();
+    let loaded = || async { state().await != "Failed" };
+    runtime.until("it is loaded", loaded).await;
+    assert_eq!(state().await, "Tainted");
+    assert_eq!(runtime.evidence().await["reason"], "DeviceUnhealthy");
 }
 
 #[tokio::test]

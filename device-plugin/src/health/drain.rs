@@ -1,7 +1,8 @@
 //! A device that a person takes out of use, whatever it says of itself.
 //!
 //! Put over what is shown, and no finding among others: it needs no settling, a device that is lost
-//! or silent is drained all the same, and one that is put back is at once what it is.
+//! or silent is drained all the same, and one that is put back is at once what it is. What the device
+//! itself is stays known: its runtime may go on with one that works.
 
 use super::{View, clip};
 use crate::discovery::Found;
@@ -52,6 +53,7 @@ mod tests {
         found.drained = Some("its fan is changed".into());
         let view = judged(&found);
         assert_eq!((view.health, view.usable), (DeviceHealth::Unhealthy, false));
+        assert_eq!(view.own_health, DeviceHealth::Healthy);
         let reason = &view.reasons[0];
         assert_eq!(
             (reason.dimension, reason.recovery),
@@ -71,6 +73,7 @@ mod tests {
         let silent = crate::discovery::Reading::stale("no answer".into());
         let view = Judge::resume(true).judge(&found, silent, Instant::now()).view;
         assert_eq!((view.health, view.usable), (DeviceHealth::Unhealthy, false));
+        assert_eq!(view.own_health, DeviceHealth::Unknown);
         let dimensions: Vec<_> = view.reasons.iter().map(|reason| reason.dimension).collect();
         assert_eq!(
             dimensions,

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 pub struct View {
     /// Whether it may be used.
     pub health: DeviceHealth,
+    /// The same if nobody drained it.
+    pub own_health: DeviceHealth,
     /// One for each dimension that is not well.
     pub reasons: Vec<HealthReason>,
     /// Whether the kubelet may give it to new pods.
@@ -54,6 +56,7 @@ impl View {
     pub fn says_the_same(&self, other: &Self) -> bool {
         let Self {
             health,
+            own_health,
             reasons,
             usable,
             firmware,
@@ -65,6 +68,7 @@ impl View {
             figures: _,
         } = self;
         *health == other.health
+            && *own_health == other.own_health
             && same_reasons(reasons, &other.reasons)
             && *usable == other.usable
             && *firmware == other.firmware
@@ -131,6 +135,7 @@ impl Judge {
         let shown = Shown::next(self.shown.take(), self.usable_before, findings, now, &mut again);
         let view = View {
             health: shown.health,
+            own_health: shown.health,
             reasons: shown.reasons.clone(),
             usable: shown.usable,
             firmware: facts.firmware().map(str::to_owned),

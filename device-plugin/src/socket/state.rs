@@ -2,7 +2,7 @@
 
 use crate::state::Device;
 use crate::telemetry::{FigureSource, Throttle};
-use perwatt_crds::inventory::{DeviceHealth, HealthDimension, TemperatureBand};
+use perwatt_crds::inventory::{DeviceHealth, HealthDimension, HealthReason, TemperatureBand};
 use perwatt_device_socket::{DeviceState, Health, PowerSource};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -21,10 +21,12 @@ pub(super) fn epoch() -> u64 {
 /// The state of a device, whole.
 pub(super) fn build_state(device: &Device, epoch: u64) -> DeviceState {
     let view = &device.view;
-    let reason = view.reasons.first();
+    let is_drain = |reason: &&HealthReason| reason.dimension == HealthDimension::Drained;
+    let drain = view.reasons.iter().find(is_drain);
+    let reason = view.reasons.iter().find(|reason| !is_drain(reason));
     let (active_milliwatts, power_source) = power(device);
     let energy = energy(device);
-    let health = match view.health {
+    let health = match view.own_health {
         DeviceHealth::Healthy => Health::Healthy,
         DeviceHealth::Degraded => Health::Degraded,
         DeviceHealth::Unhealthy => Health::Unhealthy,
@@ -48,10 +50,8 @@ pub(super) fn build_state(device: &Device, epoch: u64) -> DeviceState {
         throttling: view.band == Some(TemperatureBand::Throttling)
             || throttles.iter().any(|throttle| *throttle != Throttle::Other),
         asleep: view.figures.asleep,
-        going_away: view
-            .reasons
-            .iter()
-            .any(|reason| reason.dimension == HealthDimension::Drained),
+        going_away: drain.is_some(),
+        going_away_message: drain.map(|drain| drain.message.clone()).unwrap_or_default(),
     }
 }
 
@@ -93,15 +93,40 @@ fn source_of(source: FigureSource) -> PowerSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::Field;
+    use crate::discovery::{Field, Reading};
     use crate::energy::meter::Meter;
     use crate::fixtures;
+    use crate::health::Judge;
     use crate::paths::Paths;
     use std::path::Path;
+    use std::time::Instant;
 
     fn device() -> Device {
         let paths = Paths::below(Path::new("/nowhere"));
         fixtures::node(&paths).devices.remove("chip-0").unwrap()
+    }
+
+    #[test]
+    fn a_drained_device_is_going_away_and_still_what_it_is() {
+        let mut device = device();
+        let mut found = (*device.found).clone();
+        found.drained = Some("a fan".into());
+        let mut judge = Judge::default();
+        let mut tell = |reading| {
+            device.view = judge.judge(&found, reading, Instant::now()).view;
+            build_state(&device, 7)
+        };
+        let works = tell(fixtures::well());
+        assert_eq!((works.health(), works.reason.as_str()), (Health::Healthy, ""));
+        assert!(works.going_away && works.going_away_message.contains("(a fan)"));
+
+        let lost = Reading {
+            present: Field::Value(false),
+            ..fixtures::well()
+        };
+        let lost = tell(lost);
+        assert_eq!((lost.health(), lost.reason.as_str()), (Health::Unhealthy, "lost"));
+        assert!(lost.going_away && lost.message.contains("gone from its bus"));
     }
 
     #[test]

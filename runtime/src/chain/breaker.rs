@@ -34,6 +34,11 @@ impl Breaker {
         ))
     }
 
+    /// Whether it failed too often of late.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// A call that began at `began` failed. `jitter` makes a back-off longer, each time by another amount.
     pub fn failed(
         &mut self,

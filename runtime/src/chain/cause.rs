@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Reason {
     /// The agent says that the device must not be used.
     DeviceUnhealthy,
+    /// The agent says that the device works, and is taken out of use.
+    DeviceLeaving,
     /// The device is healthy again, but not yet for long enough.
     DeviceRecovering,
     /// It failed several times in a row.
@@ -32,6 +34,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeviceUnhealthy => "DeviceUnhealthy",
+            Self::DeviceLeaving => "DeviceLeaving",
             Self::DeviceRecovering => "DeviceRecovering",
             Self::BreakerOpen => "BreakerOpen",
             Self::LoadFailed => "LoadFailed",

@@ -54,6 +54,64 @@ fn a_taint_takes_the_variant_out_at_once_and_it_returns_after_a_stable_time() {
 }
 
 #[test]
+fn a_device_that_leaves_serves_only_where_nothing_else_can_and_is_back_at_once() {
+    let (mut chain, now) = chain();
+    chain.leave(0, Some("a fan".into()));
+    assert_eq!(reason(&chain, now), Some(Reason::DeviceLeaving));
+    assert_eq!(
+        (chain.candidates(now), chain.active(now).index),
+        (vec![1, 0], Some(1))
+    );
+    chain.load_failed(1, "hash".into());
+    assert_eq!(chain.candidates(now), [0]);
+    let by_the_first = Active {
+        index: Some(0),
+        cause: None,
+    };
+    assert_eq!(chain.active(now), by_the_first);
+    chain.loaded(1);
+    chain.leave(0, None);
+    assert_eq!(chain.active(now), by_the_first);
+    assert_eq!(chain.next_change(now), None);
+}
+
+#[test]
+fn a_device_that_leaves_and_dies_must_not_be_used() {
+    let (mut chain, now) = chain();
+    chain.load_failed(1, "hash".into());
+    chain.leave(0, Some("a fan".into()));
+    chain.taint(0, "lost".into());
+    assert_eq!(reason(&chain, now), Some(Reason::DeviceUnhealthy));
+    assert_eq!(chain.candidates(now), Vec::<usize>::new());
+    chain.heal(0, now);
+    assert_eq!(chain.candidates(now), [0], "it leaves, and works again");
+}
+
+#[test]
+fn what_works_is_the_last_resort_before_what_fails() {
+    let mut chain = Chain::new(["cpu", "npu"], Policy::with_stable_for(STABLE));
+    let now = Instant::now();
+    chain.leave(1, Some("a fan".into()));
+    for _ in 0..3 {
+        chain.failed(0, "broken".into(), now, now);
+    }
+    assert_eq!(
+        (chain.candidates(now), chain.active(now).index),
+        (vec![1, 0], Some(1))
+    );
+    for _ in 0..3 {
+        chain.failed(1, "broken".into(), now, now);
+    }
+    assert_eq!(
+        (chain.candidates(now), chain.active(now).index),
+        (vec![0, 1], Some(0))
+    );
+    let later = now + Duration::from_secs(1);
+    assert_eq!(chain.candidates(later), [0, 1], "a trial of what stays");
+    assert_eq!(chain.candidates(later), [0, 1], "and none of what leaves");
+}
+
+#[test]
 fn a_second_taint_starts_the_time_again_and_health_repeated_does_not() {
     let (mut chain, now) = chain();
     chain.taint(0, "hot".into());

@@ -32,32 +32,42 @@ impl Engine {
     /// Takes in what the agent says of the device. Unknown keeps what was known before; figures
     /// alone, which come with every sample, change nothing of what serves.
     pub fn device_changed(&self, state: DeviceState) {
-        let now = Instant::now();
-        if self.is_told_already(&state) {
-            *lock(&self.device) = Some(state);
-            return;
+        // Held meanwhile, so that a variant that is adopted now is judged by this state too, or after it.
+        let mut device = lock(&self.device);
+        let is_news = device
+            .as_ref()
+            .is_none_or(|before| !says_the_same(before, &state));
+        if is_news {
+            self.judge_device(&state);
         }
+        *device = Some(state);
+        drop(device);
+        if is_news {
+            self.refresh();
+        }
+    }
+
+    /// What the device's state means for the variants on it.
+    fn judge_device(&self, state: &DeviceState) {
+        let now = Instant::now();
         let mut chain = lock(&self.chain);
         for (index, slot) in self.slots.iter().enumerate() {
             if slot.device().is_none() {
                 continue;
             }
             match state.health() {
-                Health::Unhealthy => chain.taint(index, describe(&state)),
+                Health::Unhealthy => chain.taint(index, describe(state)),
                 Health::Healthy | Health::Degraded => chain.heal(index, now),
                 Health::Unknown => {}
             }
+            chain.leave(index, state.going_away.then(|| describe_leaving(state)));
         }
-        drop(chain);
-        *lock(&self.device) = Some(state);
-        self.refresh();
     }
 
-    /// Whether the agent said the same of the device's health before.
+    /// Whether the agent said the same of the device's health, and of its going away, before.
     pub fn is_told_already(&self, state: &DeviceState) -> bool {
-        lock(&self.device).as_ref().is_some_and(|before| {
-            before.health == state.health && before.reason == state.reason && before.message == state.message
-        })
+        let device = lock(&self.device);
+        device.as_ref().is_some_and(|before| says_the_same(before, state))
     }
 
     /// Tells everybody when another variant serves than before; returns when that may change by itself.
@@ -92,11 +102,10 @@ impl Engine {
         self.telemetry.claim(index, slot.device());
         lock(&self.chain).loaded(index);
         // What the agent said so far holds for this variant too.
-        let known = lock(&self.device).clone();
-        match known {
-            Some(state) => self.device_changed(state),
-            None => drop(self.refresh()),
-        }
+        let device = lock(&self.device);
+        device.iter().for_each(|state| self.judge_device(state));
+        drop(device);
+        self.refresh();
     }
 
     /// A variant could not be loaded, now for another reason than before.
@@ -324,6 +333,15 @@ impl Engine {
     }
 }
 
+/// Whether two states differ by figures at most.
+fn says_the_same(one: &DeviceState, other: &DeviceState) -> bool {
+    one.health == other.health
+        && one.reason == other.reason
+        && one.message == other.message
+        && one.going_away == other.going_away
+        && one.going_away_message == other.going_away_message
+}
+
 fn describe(state: &DeviceState) -> String {
     let reason = if state.reason.is_empty() {
         "no reason given"
@@ -331,4 +349,11 @@ fn describe(state: &DeviceState) -> String {
         &state.reason
     };
     format!("device {} is unhealthy ({reason}): {}", state.id, state.message)
+}
+
+fn describe_leaving(state: &DeviceState) -> String {
+    match state.going_away_message.as_str() {
+        "" => format!("device {} is taken out of use", state.id),
+        message => message.to_owned(),
+    }
 }

@@ -77,6 +77,15 @@ impl Agent {
         self.state.send_replace(state(health));
     }
 
+    /// The device is taken out of use, and is what it is otherwise.
+    pub fn drain(&self, health: Health) {
+        self.state.send_replace(DeviceState {
+            going_away: true,
+            going_away_message: "device asic-0 is taken out of use (a fan)".into(),
+            ..state(health)
+        });
+    }
+
     /// Goes away, with its socket and every stream.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
