@@ -37,14 +37,7 @@ impl ConditionType {
 /// Cuts a message at [`MESSAGE_LIMIT`] bytes, at a character's edge.
 #[must_use]
 pub fn cut(message: &str) -> String {
-    if message.len() <= MESSAGE_LIMIT {
-        return message.to_owned();
-    }
-    let end = (0..=MESSAGE_LIMIT - '…'.len_utf8())
-        .rev()
-        .find(|at| message.is_char_boundary(*at))
-        .unwrap_or(0);
-    format!("{}…", &message[..end])
+    crate::text::cut(message.to_owned(), MESSAGE_LIMIT)
 }
 
 /// A condition to be: its time is filled in by [`merge`].

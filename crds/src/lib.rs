@@ -14,6 +14,7 @@ pub mod quantity;
 pub mod render;
 pub mod schema;
 pub mod site;
+pub mod text;
 pub mod workload;
 mod workload_status;
 

@@ -6,6 +6,7 @@
 
 use crate::telemetry::files::{keep, line, text};
 use crate::telemetry::is_asleep;
+use perwatt_crds::text::tidy;
 use std::path::Path;
 
 /// A device on its bus. The default tells nothing, as of a device without one.
@@ -53,10 +54,9 @@ pub struct Link {
 pub fn read(sysfs: &Path) -> Bus {
     let mut complaints = Vec::new();
     let driver = sysfs.join("driver");
-    let name = std::fs::read_link(&driver).ok().and_then(|target| {
-        let name = target.file_name()?.to_string_lossy();
-        Some(name.chars().take(32).collect::<String>())
-    });
+    let name = std::fs::read_link(&driver)
+        .ok()
+        .and_then(|target| Some(tidy(&target.file_name()?.to_string_lossy(), 32)));
     let version = keep(line(&driver.join("module/version")), &mut complaints);
     let asleep = is_asleep(sysfs);
     Bus {

@@ -1,9 +1,9 @@
 //! The status of the node's DeviceInventory, built from the shared picture. Pure.
 
-use crate::health::clip;
 use crate::state::{Device, Node};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use perwatt_crds::inventory::{DeviceHealth, DeviceInventoryStatus, DeviceStatus, InventorySummary};
+use perwatt_crds::text::cut;
 use std::collections::BTreeSet;
 
 /// Entries of a summary column before it says how many more there are.
@@ -44,7 +44,7 @@ fn build_device(device: &Device) -> DeviceStatus {
             .driver
             .clone()
             .or_else(|| found.driver.clone())
-            .map(|driver| clip(driver, 64)),
+            .map(|driver| cut(driver, 64)),
         numa_node: found.numa_node,
         temperature: view.band,
         pod: device.holders.first().cloned(),
@@ -106,7 +106,7 @@ fn problem(devices: &[&Device]) -> String {
         .filter(|device| device.view.health != DeviceHealth::Healthy)
         .min_by_key(|device| -gravity(device.view.health));
     first
-        .map(|device| clip(problem_of(device), PROBLEM_BYTES))
+        .map(|device| cut(problem_of(device), PROBLEM_BYTES))
         .unwrap_or_default()
 }
 

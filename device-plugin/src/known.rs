@@ -2,8 +2,12 @@
 
 use perwatt_crds::HardwareProfileSpec;
 use perwatt_crds::profile::Provider;
+use perwatt_crds::text::tidy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// What is kept of the reason of a drain, in bytes.
+const DRAIN_REASON_BYTES: usize = 200;
 
 /// The node that the agent runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,7 +31,7 @@ pub struct NodeFacts {
 pub fn read_drained(annotations: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let devices = annotations.iter().filter_map(|(name, reason)| {
         let id = name.strip_prefix(perwatt_crds::names::ANNOTATION_DRAIN)?;
-        Some((id.to_owned(), reason.clone()))
+        Some((id.to_owned(), tidy(reason, DRAIN_REASON_BYTES)))
     });
     devices.collect()
 }
@@ -100,6 +104,20 @@ pub fn resource_name(profile: &str, spec: &HardwareProfileSpec) -> String {
 mod tests {
     use super::*;
     use crate::fixtures::profile;
+
+    #[test]
+    fn a_reason_of_a_drain_is_one_short_line() {
+        let annotation = |id: &str, reason: &str| (format!("drain.perwatt.dev/{id}"), reason.to_owned());
+        let annotations = [
+            annotation("chip-0", "a fan\n\u{1b}[2Jis changed\n"),
+            annotation("chip-1", &"é".repeat(100_000)),
+            annotation("chip-2", "\0"),
+        ];
+        let drained = read_drained(&annotations.into());
+        assert_eq!(drained["chip-0"], "a fan  [2Jis changed");
+        assert!(drained["chip-1"].len() <= 200 && drained["chip-1"].ends_with("é…"));
+        assert_eq!(drained["chip-2"], "");
+    }
 
     #[test]
     fn a_resource_is_served_once_and_external_profiles_never() {

@@ -1,6 +1,6 @@
 //! Says the same thing once, not once a second, and says the cause of it.
 
-use crate::health::clip;
+use perwatt_crds::text::tidy;
 use std::collections::BTreeSet;
 
 /// Different messages that one trouble may have before they are taken for news again.
@@ -35,7 +35,7 @@ pub fn root_cause(error: &dyn std::error::Error) -> String {
         text = cause.to_string();
         source = cause.source();
     }
-    clip(text, 300)
+    tidy(&text, 300)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ mod state;
 
 use crate::constants::{FIGURES_PACE, LAST_WORD, REPORT_GRACE, REPORT_GRACE_AT_START, SOCKET_CONNECTIONS};
 use crate::files::{make_dir, remove_socket};
-use crate::health::clip;
 use crate::paths::Paths;
 use crate::state::Shared;
 use connections::{Connections, Incoming};
@@ -16,6 +15,7 @@ use futures::Stream;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use perwatt_crds::inventory::RuntimeReport;
+use perwatt_crds::text::tidy;
 use perwatt_device_socket::{
     Device, DeviceServer, DeviceState, ReportReply, ReportRequest, SOCKET_NAME, WatchRequest,
 };
@@ -217,15 +217,6 @@ fn build_report(request: ReportRequest, before: Option<&RuntimeReport>, now: Tim
         }
     }
     report
-}
-
-fn tidy(text: &str, limit: usize) -> String {
-    clip(
-        text.chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect(),
-        limit,
-    )
 }
 
 #[cfg(test)]

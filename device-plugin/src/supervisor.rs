@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, SavedDevice};
 use crate::discovery::{Found, Place, Search, Source};
 use crate::energy::holders::Holders;
 use crate::files::remove_socket;
-use crate::health::{View, clip};
+use crate::health::View;
 use crate::known::{Known, Split, resource_name};
 use crate::kubelet::plugin::{Context, Plugin};
 use crate::kubelet::service::Life;
@@ -15,6 +15,7 @@ use crate::socket::DeviceSocket;
 use crate::state::Device;
 use jiff::Timestamp;
 use perwatt_crds::HardwareProfileSpec;
+use perwatt_crds::text::tidy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -349,7 +350,7 @@ fn registered(wanted: &BTreeMap<String, Wanted>) -> BTreeSet<&str> {
 
 /// Says them where they are others than before.
 fn tell_news(quiet: &mut Quiet, sentences: &[String]) {
-    let text = clip(sentences.join("; "), 4096);
+    let text = tidy(&sentences.join("; "), 4096);
     if text.is_empty() {
         quiet.clear();
     } else if quiet.is_news(&text) {

@@ -11,6 +11,7 @@ use crate::backoff::scattered;
 use crate::constants::{VENDOR_OUTPUT_BYTES, VENDOR_PROBE};
 use crate::discovery::Found;
 use perwatt_crds::inventory::DeviceHealth;
+use perwatt_crds::text::tidy;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -170,13 +171,6 @@ impl Group {
 
 fn build_report(program: &Path, status: ExitStatus, output: &[u8]) -> VendorReport {
     let text = String::from_utf8_lossy(output);
-    let tidy = |line: &str, most: usize| -> String {
-        line.trim()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(most)
-            .collect()
-    };
     let first = text
         .lines()
         .next()

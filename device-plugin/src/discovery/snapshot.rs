@@ -6,6 +6,7 @@
 use super::sighting::{Bus, HostNode, Identity, PciIds, Sighting};
 use super::tree::{Entry, Tree, TreeError, read};
 use super::usb;
+use perwatt_crds::text::tidy;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ const NODES: &str = "sys/dev/char";
 
 /// Classes of device nodes that are never an accelerator's, and many.
 const UNINTERESTING: [&str; 4] = ["tty", "vc", "input", "mem"];
+
+/// The most that is taken of a name, in bytes: they go into logs, ids and manifests.
+const NAME_BYTES: usize = 128;
 
 /// The most troubles that are told of one tree.
 const TROUBLES: usize = 16;
@@ -197,7 +201,7 @@ impl Reader {
                 _ => Bus::Platform,
             },
             address,
-            driver: candidate.uevent.get("DRIVER").map(tidy),
+            driver: candidate.uevent.get("DRIVER").map(|name| tidy(name, NAME_BYTES)),
             // Without NUMA the kernel says -1, which is no number of a node.
             numa_node: numa.and_then(|text| text.trim().parse().ok()),
             sysfs: candidate.folder,
@@ -232,7 +236,7 @@ fn read_pci(_: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Identity
             device.folder.join("uevent").display()
         ));
     };
-    Ok(Some((tidy(device.name), ids)))
+    Ok(Some((tidy(device.name, NAME_BYTES), ids)))
 }
 
 fn read_usb(tree: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Identity)>, String> {
@@ -247,7 +251,7 @@ fn read_usb(tree: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Ident
         ));
     };
     let address = usb::stable_address(tree, &device.folder, device.name);
-    Ok(Some((tidy(&address), ids)))
+    Ok(Some((tidy(&address, NAME_BYTES), ids)))
 }
 
 fn read_platform(_: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Identity)>, String> {
@@ -255,7 +259,7 @@ fn read_platform(_: &Tree, device: &Candidate<'_>) -> Result<Option<(String, Ide
         name: device.name.to_owned(),
         compatible: device.uevent.compatible(),
     };
-    Ok(Some((tidy(device.name), identity)))
+    Ok(Some((tidy(device.name, NAME_BYTES), identity)))
 }
 
 /// A node by its link `MAJOR:MINOR`; nothing for one that cannot be an accelerator's, or that goes
@@ -275,19 +279,11 @@ fn read_node(tree: &Tree, folder: &Path, numbers: &str) -> Option<HostNode> {
         return None;
     }
     Some(HostNode {
-        path: format!("/dev/{}", tidy(name)),
+        path: format!("/dev/{}", tidy(name, NAME_BYTES)),
         class: tree.link_name(&sysfs.join("subsystem")).unwrap_or(class),
         numbers: (major.parse().ok()?, minor.parse().ok()?),
         sysfs,
     })
-}
-
-/// A text of the tree as it may go into logs, ids and manifests.
-fn tidy(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .take(128)
-        .collect()
 }
 
 #[cfg(test)]

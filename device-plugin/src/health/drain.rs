@@ -4,9 +4,10 @@
 //! or silent is drained all the same, and one that is put back is at once what it is. What the device
 //! itself is stays known: its runtime may go on with one that works.
 
-use super::{View, clip};
+use super::View;
 use crate::discovery::Found;
 use perwatt_crds::inventory::{DeviceHealth, HealthDimension, HealthReason, Recovery};
+use perwatt_crds::text::tidy;
 
 /// The view of a device, drained where a person wants it so.
 pub(super) fn drain(found: &Found, view: View) -> View {
@@ -23,7 +24,7 @@ pub(super) fn drain(found: &Found, view: View) -> View {
     );
     let drained = HealthReason {
         dimension: HealthDimension::Drained,
-        message: clip(message, 1024),
+        message: tidy(&message, 1024),
         recovery: Recovery::Person,
     };
     View {

@@ -9,6 +9,7 @@ use crate::firmware;
 use crate::telemetry::{Telemetry, Throttle};
 use crate::vendor::VendorReport;
 use perwatt_crds::inventory::{DeviceHealth, HealthDimension, HealthReason, Recovery};
+use perwatt_crds::text::tidy;
 
 /// What a device tells, settled.
 pub(super) struct Facts {
@@ -58,7 +59,7 @@ fn ends_by(
     dimension: HealthDimension,
     message: impl Into<String>,
 ) -> Finding {
-    let message = clip(message.into(), 1024);
+    let message = tidy(&message.into(), 1024);
     (
         health,
         HealthReason {
@@ -67,20 +68,6 @@ fn ends_by(
             recovery,
         },
     )
-}
-
-/// Cuts a text to `limit` bytes, the most that the API server takes.
-#[must_use]
-pub fn clip(mut text: String, limit: usize) -> String {
-    if text.len() > limit {
-        let end = (0..=limit - 3)
-            .rev()
-            .find(|end| text.is_char_boundary(*end))
-            .unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }
 
 /// At most one finding for each dimension, the worst of it; gone or silent hides the rest.

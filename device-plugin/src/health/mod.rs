@@ -11,8 +11,6 @@ mod drain;
 mod findings;
 mod heat;
 
-pub use findings::clip;
-
 use crate::constants::{GARBAGE_SETTLES, SENSOR_EXPIRES};
 use crate::discovery::{Field, Found, Reading};
 use crate::energy::meter::Figures;
@@ -21,6 +19,7 @@ use damping::Shown;
 use findings::{Facts, determine_findings, value};
 use heat::{Edges, Heat};
 use perwatt_crds::inventory::{DeviceHealth, HealthReason, TemperatureBand};
+use perwatt_crds::text::cut;
 use std::time::{Duration, Instant};
 
 /// What a device is, after settling and damping.
@@ -231,7 +230,7 @@ fn driver(bus: &crate::bus::Bus) -> Option<String> {
         Some(version) => format!("{name} {version}"),
         None => name.to_owned(),
     };
-    Some(clip(text, 64))
+    Some(cut(text, 64))
 }
 
 #[derive(Default)]

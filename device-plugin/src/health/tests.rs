@@ -215,12 +215,6 @@ fn telemetry_that_cannot_be_understood_degrades_and_absent_telemetry_does_not() 
 }
 
 #[test]
-fn texts_are_cut_between_characters() {
-    assert_eq!(clip("é".repeat(10), 9), "ééé…");
-    assert_eq!(clip("short".into(), 9), "short");
-}
-
-#[test]
 fn a_device_that_flaps_must_be_well_for_longer() {
     let mut bench = Bench::new();
     let (falls, _, cool_down) = FLAPPING;

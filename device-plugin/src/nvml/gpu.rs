@@ -10,6 +10,7 @@ use nvml_wrapper::enum_wrappers::device::{
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use perwatt_crds::inventory::{DeviceHealth, Recovery};
+use perwatt_crds::text::tidy;
 
 /// The library writes eight digits of domain where sysfs writes four.
 pub(super) fn address(bus_id: &str) -> String {
@@ -47,11 +48,11 @@ pub(super) fn read(nvml: &Nvml, address: &str, xid: Option<u64>) -> Result<Readi
             (milliwatts <= 2_000_000).then_some(milliwatts)
         }),
         firmware: field(device.vbios_version(), "VBIOS version", |version| {
-            Some(version.chars().filter(|c| !c.is_control()).take(64).collect())
+            Some(tidy(&version, 64))
         }),
         bus: crate::bus::Bus {
             driver: Some(Some("nvidia".into())),
-            driver_version: nvml.sys_driver_version().ok(),
+            driver_version: nvml.sys_driver_version().ok().map(|version| tidy(&version, 64)),
             ..Default::default()
         },
         telemetry: Telemetry {

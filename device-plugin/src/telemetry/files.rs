@@ -2,6 +2,7 @@
 
 use crate::discovery::Field;
 use crate::files::read_bounded;
+use perwatt_crds::text::cut;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -45,19 +46,18 @@ fn tells_nothing(error: &io::Error) -> bool {
             .is_some_and(|code| quiet.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// The first line, at most 64 characters without control characters.
+/// The first line, at most 64 bytes without control characters.
 #[must_use]
 pub fn line(path: &Path) -> Field<String> {
     match text(path) {
         Field::Value(text) => {
             let line = text.lines().next().unwrap_or_default().trim();
-            let line: String = line.chars().take(64).collect();
             if line.is_empty() {
                 Field::Absent
-            } else if line.chars().any(char::is_control) {
+            } else if line.contains(char::is_control) {
                 Field::Invalid(format!("{} holds control characters", path.display()))
             } else {
-                Field::Value(line)
+                Field::Value(cut(line.to_owned(), 64))
             }
         }
         other => other,

@@ -297,13 +297,6 @@ pub(crate) fn no_feasible(slot: &Slot<'_>, ways: &[Way<'_>], choice: &Choice, ha
 }
 
 /// Cuts a message to what conditions and events hold, between characters.
-pub(crate) fn cut(mut text: String) -> String {
-    if text.len() > MESSAGE_BYTES {
-        let end = (0..=MESSAGE_BYTES - '…'.len_utf8())
-            .rev()
-            .find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or_default());
-        text.push('…');
-    }
-    text
+pub(crate) fn cut(text: String) -> String {
+    perwatt_crds::text::cut(text, MESSAGE_BYTES)
 }
