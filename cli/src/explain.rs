@@ -160,6 +160,7 @@ async fn read_cluster(context: Option<&str>) -> Result<(Objects, String), Explai
         inventories: list(&client).await?,
         sites: list(&client).await?,
         priority_classes: list(&client).await?,
+        agent_namespace: None,
     };
     Ok((objects, namespace))
 }

@@ -42,6 +42,11 @@ pub const PRIORITY_CLASS_HIGH: &str = "perwatt-high";
 /// Prefix of the node annotation that takes a device out of use; the device's id follows it, and the value says why.
 pub const ANNOTATION_DRAIN: &str = "drain.perwatt.dev/";
 
+/// Pod label of the chart: which program it is.
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// [`LABEL_NAME`] of the node agents.
+pub const AGENT: &str = "perwatt-device-plugin";
+
 /// `app.kubernetes.io/managed-by` on everything that the operator makes.
 pub const MANAGED_BY: &str = "perwatt-operator";
 

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub move_limit: Gauge,
     /// Slots that the move breaker holds.
     pub slots_held: Gauge,
+    /// Nodes whose agent is silent.
+    pub agents_silent: Gauge,
     /// Status writes.
     pub status_writes: Counter,
     /// 1 while this replica leads.
@@ -63,6 +65,7 @@ impl Default for Metrics {
         let plan_seconds = Histogram::new(buckets());
         let pass_seconds = Histogram::new(buckets());
         let (moves, move_limit, slots_held) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let agents_silent = Gauge::default();
         let status_writes = Counter::default();
         let leader = Gauge::default();
         registry.register("slots", "Slots of a workload by state", slots.clone());
@@ -84,6 +87,11 @@ impl Default for Metrics {
             "Slots that the move breaker holds where they are",
             slots_held.clone(),
         );
+        registry.register(
+            "agents_silent",
+            "Nodes that are ready, and whose agent is silent",
+            agents_silent.clone(),
+        );
         registry.register("status_writes", "Statuses written", status_writes.clone());
         registry.register("leader", "1 while this replica leads", leader.clone());
         Self {
@@ -95,6 +103,7 @@ impl Default for Metrics {
             moves,
             move_limit,
             slots_held,
+            agents_silent,
             status_writes,
             leader,
         }
@@ -108,6 +117,11 @@ impl Metrics {
         self.moves.set(count(breaker.moves));
         self.move_limit.set(count(breaker.limit));
         self.slots_held.set(count(breaker.held));
+    }
+
+    /// Shows how many nodes have an agent that is silent.
+    pub fn show_silent_agents(&self, count: usize) {
+        self.agents_silent.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The metrics as OpenMetrics text.
@@ -147,7 +161,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
             .collect();
-        assert_eq!(names.len(), 9, "{names:?}");
+        assert_eq!(names.len(), 10, "{names:?}");
         for name in names {
             assert!(
                 docs.contains(&format!("`{name}`")),

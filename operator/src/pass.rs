@@ -15,8 +15,8 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Resource};
 use perwatt_crds::InferenceWorkload;
 use perwatt_planner::outcome::{Change, Plan, SlotPlan};
-use perwatt_planner::plan;
 use perwatt_planner::world::{OwnedPod, WorkloadKey};
+use perwatt_planner::{plan, silent_agents};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -81,8 +81,12 @@ impl Pass {
                 return RETRY_LATER;
             }
         };
+        objects.agent_namespace = Some(self.settings.namespace.clone());
         let mut snapshot = Snapshot::of(objects, &self.settings.runtime_image, &self.evidence);
         snapshot.world.breaker = self.settings.breaker(report::breaker::opened_at(&snapshot));
+        snapshot.world.agent_grace = self.settings.agent_grace;
+        self.metrics
+            .show_silent_agents(silent_agents(&snapshot.world, now).count());
         let planning = Instant::now();
         let plan = plan(&snapshot.world, now);
         self.metrics
@@ -250,7 +254,7 @@ impl Pass {
             due = due.min(self.write_status(key, &facts, now).await);
         }
         self.forget(snapshot);
-        let profiles = self.write_profiles(snapshot).await;
+        let profiles = self.write_profiles(snapshot, now).await;
         due.min(profiles).min(self.write_sites(snapshot, plan, now).await)
     }
 
@@ -278,9 +282,9 @@ impl Pass {
         }
     }
 
-    async fn write_profiles(&self, snapshot: &Snapshot) -> Duration {
+    async fn write_profiles(&self, snapshot: &Snapshot, now: Timestamp) -> Duration {
         let mut due = NOTHING_DUE;
-        for (name, status) in report::profile::compute(snapshot) {
+        for (name, status) in report::profile::compute(snapshot, now) {
             let same = snapshot
                 .profiles
                 .get(&name)

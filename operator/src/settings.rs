@@ -53,6 +53,9 @@ pub struct Settings {
     /// Moves before this time are not counted: a person looked, and lets them go on (RFC 3339).
     #[arg(long, env = "PERWATT_MOVE_RESET")]
     pub move_reset: Option<jiff::Timestamp>,
+    /// How long the agent of a node may be silent before nothing new is placed on its devices.
+    #[arg(long, env = "PERWATT_AGENT_GRACE", default_value = "2m", value_parser = humantime::parse_duration)]
+    pub agent_grace: std::time::Duration,
     /// Once moves were held they are, until a person sets the reset time; else they go on as the window passes.
     #[arg(long, env = "PERWATT_MOVE_MANUAL", default_value_t = false, action = clap::ArgAction::Set)]
     pub move_manual: bool,

@@ -1,5 +1,6 @@
 //! Whether one node can serve one slot in one way, and what rules it out.
 
+use crate::agent::silent_since;
 use crate::index::{Index, NodeId};
 use crate::ledger::{Amounts, Demand, Ledger, Release};
 use crate::outcome::ReasonCode;
@@ -64,6 +65,7 @@ pub(crate) enum Reject {
     Unhealthy,
     Refused,
     Hot,
+    AgentSilent { since: Timestamp },
     Power(Exceeded),
     Recovering { since: Timestamp, until: Timestamp },
 }
@@ -88,6 +90,7 @@ impl Reject {
             Self::NotOffered { .. } | Self::Unhealthy => ReasonCode::DeviceUnhealthy,
             Self::Refused => ReasonCode::FirmwareRefused,
             Self::Hot => ReasonCode::ThermalHeadroom,
+            Self::AgentSilent { .. } => ReasonCode::AgentSilent,
             Self::Power(exceeded) if exceeded.of_site => ReasonCode::SitePowerBudget,
             Self::Power(_) => ReasonCode::NodePowerBudget,
             Self::Recovering { .. } => ReasonCode::DeviceRecovering,
@@ -176,6 +179,8 @@ fn check_room(scene: Scene<'_, '_>, node: NodeId, ask: Ask<'_, '_>) -> Option<Re
 struct Devices {
     exist: Result<(), Reject>,
     external: bool,
+    /// Since when the agent that reports them is silent.
+    silent_since: Option<Timestamp>,
     /// Devices that the agent reports.
     listed: i64,
     /// Those of them that it tells the kubelet may be used.
@@ -228,6 +233,8 @@ impl Devices {
                 Ok(())
             },
             external,
+            silent_since: silent_since(scene.index.world, scene.index.node(node), scene.now)
+                .filter(|_| !external),
             listed,
             usable,
             offered: row.allocatable,
@@ -253,7 +260,11 @@ impl Devices {
         let Some(since) = self.healthy_since else {
             return Some(self.refused.unwrap_or(Reject::Unhealthy));
         };
-        if self.free < 1 && !(ask.can_wait && self.gives_back && self.offered < self.usable) {
+        let can_wait = ask.can_wait && self.gives_back;
+        if let Some(since) = self.silent_since.filter(|_| !can_wait) {
+            return Some(Reject::AgentSilent { since });
+        }
+        if self.free < 1 && !(can_wait && self.offered < self.usable) {
             return Some(Reject::NotOffered {
                 offered: self.offered,
                 requested: self.taken,

@@ -153,11 +153,7 @@ impl Choice {
 
     fn take(&mut self, place: usize, node: NodeId, scene: Scene<'_, '_>, way: &Way<'_>) {
         self.target = Some((place, node));
-        let candidate = explain::candidate(way, Some(scene.index.name(node)), None);
-        self.candidates.push(Candidate {
-            chosen: true,
-            ..candidate
-        });
+        self.candidates.push(explain::chosen(scene, way, node));
     }
 
     fn consider(&mut self, place: usize, finding: &Finding, scene: Scene<'_, '_>, way: &Way<'_>) {

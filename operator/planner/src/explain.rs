@@ -1,5 +1,6 @@
 //! Reasons and decisions in words.
 
+use crate::agent;
 use crate::check::{Lack, Reject, Scene};
 use crate::choose::Choice;
 use crate::index::NodeId;
@@ -24,6 +25,20 @@ pub(crate) fn candidate(way: &Way<'_>, node: Option<&str>, rejected: Option<Reas
         chosen: false,
         expected: way.expected,
         note: way.note.clone(),
+    }
+}
+
+/// The candidate that was chosen, on its node.
+pub(crate) fn chosen(scene: Scene<'_, '_>, way: &Way<'_>, node: NodeId) -> Candidate {
+    let name = scene.index.name(node);
+    let silent = agent::silent_since(scene.index.world, scene.index.node(node), scene.now)
+        .filter(|_| way.profile.is_some_and(|profile| !profile.external));
+    let of_agent = silent.map(|since| agent::describe(name, since));
+    let notes: Vec<_> = way.note.clone().into_iter().chain(of_agent).collect();
+    Candidate {
+        chosen: true,
+        note: (!notes.is_empty()).then(|| notes.join("; ")),
+        ..candidate(way, Some(name), None)
     }
 }
 
@@ -80,6 +95,7 @@ fn describe_group(scene: Scene<'_, '_>, way: &Way<'_>, group: &Group) -> String 
         ReasonCode::DeviceBusy => "device busy",
         ReasonCode::DeviceUnhealthy => "device not usable",
         ReasonCode::DeviceRecovering => "device recovering",
+        ReasonCode::AgentSilent => "agent silent",
         ReasonCode::FirmwareRefused => "firmware or driver not allowed",
         ReasonCode::ThermalHeadroom => "device too hot",
         ReasonCode::NodePowerBudget => "over the node's power budget",
@@ -92,6 +108,7 @@ fn describe_group(scene: Scene<'_, '_>, way: &Way<'_>, group: &Group) -> String 
         ReasonCode::NodeFull
         | ReasonCode::DeviceUnhealthy
         | ReasonCode::DeviceRecovering
+        | ReasonCode::AgentSilent
         | ReasonCode::FirmwareRefused
         | ReasonCode::ThermalHeadroom
         | ReasonCode::NodePowerBudget
@@ -137,6 +154,9 @@ fn describe(scene: Scene<'_, '_>, way: &Way<'_>, id: NodeId, reject: Reject) -> 
         Reject::Unhealthy => describe_unhealthy(scene, profile, id),
         Reject::Refused => describe_refused(scene, profile, id),
         Reject::Hot => describe_hot(scene, profile, id),
+        Reject::AgentSilent { since } => {
+            format!("{profile} on {node} is Unknown: {}", agent::describe(node, since))
+        }
         Reject::Power(exceeded) => describe_power(scene, id, exceeded),
         Reject::Recovering { since, until } => format!(
             "{profile} on {node} is healthy again since {}, trusted from {}",

@@ -11,6 +11,7 @@ pub mod outcome;
 pub mod revision;
 pub mod world;
 
+mod agent;
 mod attempt;
 mod board;
 mod breaker;
@@ -38,6 +39,7 @@ mod turns;
 mod ways;
 mod yields;
 
+pub use agent::{AGENT_GRACE, silent_agents};
 pub use attempt::{BACK_OFF_FIRST, BACK_OFF_LONGEST, BACK_OFF_RESET};
 pub use breaker::BREAKER_FLOOR;
 pub use cost::Expected;

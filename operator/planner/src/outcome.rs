@@ -3,6 +3,7 @@
 use crate::cost::Expected;
 use crate::world::{PodState, Role, WorkloadKey};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 /// What should be, and the next steps towards it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Plan {
     pub sites: Vec<SitePlan>,
     /// How many moves there were, and whether more are held.
     pub breaker: BreakerState,
+    /// Names of the nodes on which slots wait for a device to be well: others leave it to them.
+    pub wished: BTreeSet<String>,
 }
 
 /// The moves that were counted.
@@ -176,6 +179,8 @@ pub enum ReasonCode {
     DeviceBusy,
     /// The device may not be used.
     DeviceUnhealthy,
+    /// The agent of the node is silent: how its devices are, nobody knows.
+    AgentSilent,
     /// The device is healthy again, not yet for long enough.
     DeviceRecovering,
     /// The node lacks CPU, memory or pod places.
@@ -244,6 +249,7 @@ impl ReasonCode {
             Self::NoSuchDevice => "NoSuchDevice",
             Self::DeviceBusy => "DeviceBusy",
             Self::DeviceUnhealthy => "DeviceUnhealthy",
+            Self::AgentSilent => "AgentSilent",
             Self::DeviceRecovering => "DeviceRecovering",
             Self::NodeFull => "NodeFull",
             Self::NodeCordoned => "NodeCordoned",
@@ -297,6 +303,7 @@ impl ReasonCode {
             Self::DeviceMemoryTooSmall => "a smaller artifact, or a device with more memory",
             Self::SupportEnded => "a device that is still supported",
             Self::FirmwareRefused => "another firmware or driver",
+            Self::AgentSilent => "a device-plugin pod that is ready on the node",
             Self::ThermalHeadroom => "a cooler device",
             Self::NodePowerBudget => "a higher nodeMilliwatts of its EdgeSite, or less on the node",
             Self::SitePowerBudget | Self::PowerBudgetExceeded => {

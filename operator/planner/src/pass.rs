@@ -1,5 +1,6 @@
 //! One pass over the whole cluster.
 
+use crate::agent::next_silence;
 use crate::breaker::{Moves, is_move};
 use crate::check::Scene;
 use crate::choose::{Choice, Rules, choose, choose_by};
@@ -108,6 +109,7 @@ impl<'a, 'w> Pass<'a, 'w> {
         }
         self.plan.breaker = self.moves.state();
         self.wake(self.plan.breaker.until);
+        self.wake(next_silence(self.index.world, self.now));
         self.plan.wake_at = self.plan.wake_at.filter(|at| *at > self.now);
         self.plan
     }
@@ -320,6 +322,7 @@ impl<'a, 'w> Pass<'a, 'w> {
             };
             if slot.release_on(*node).of_resource(resource) < 1 {
                 self.ledger.wish(*node, resource);
+                self.plan.wished.insert(self.index.name(*node).to_owned());
             }
         }
     }

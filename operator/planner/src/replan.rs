@@ -38,8 +38,11 @@ impl Changed {
             pods,
             sites,
             breaker,
+            agent_grace,
         } = before;
-        if (profiles, sites, breaker) != (&after.profiles, &after.sites, &after.breaker) {
+        if (profiles, sites, breaker, agent_grace)
+            != (&after.profiles, &after.sites, &after.breaker, &after.agent_grace)
+        {
             return None;
         }
         let mut changed = Self::default();
@@ -131,6 +134,8 @@ impl Focus {
             nodes: changed.nodes.clone(),
         };
         focus.add_nodes_of(index, &last.changes);
+        // Who waited there may wait no more.
+        focus.nodes.extend(last.wished.iter().cloned());
         let opened = focus.opened(index);
         for (key, workload) in &index.world.workloads {
             match workload.mode {

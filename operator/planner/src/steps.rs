@@ -16,6 +16,7 @@
 //! | is missing | a bridge fits | create the bridge |
 //! | is missing | no bridge fits | hold, or delete (`onGap`) |
 
+use crate::agent::{describe as describe_silence, silent_since};
 use crate::attempt::{BackOff, next_attempt};
 use crate::check::{Scene, check};
 use crate::choose::Choice;
@@ -185,10 +186,19 @@ impl<'a, 'w> Turn<'a, 'w> {
 
     /// Whether the kubelet will offer the device of a way once the slot's own pods are gone.
     fn is_offered(&self, place: usize, node: NodeId) -> bool {
+        if self.silent_agent(place, node).is_some() {
+            return false;
+        }
         self.ways[place].resource().is_none_or(|resource| {
             let row = self.ledger.extended(node, resource);
             row.allocatable - row.requested + self.slot.release_on(node).of_resource(resource) >= 1
         })
+    }
+
+    /// Since when the agent of a node is silent, for a way on a device that it serves.
+    fn silent_agent(&self, place: usize, node: NodeId) -> Option<Timestamp> {
+        let of_agent = self.ways[place].profile.is_some_and(|profile| !profile.external);
+        silent_since(self.index.world, self.index.node(node), self.now).filter(|_| of_agent)
     }
 
     /// Every pod of the slot but the survivor gives way to the target.
@@ -206,14 +216,20 @@ impl<'a, 'w> Turn<'a, 'w> {
     /// What serves holds the device that the target needs, and the kubelet does not offer it.
     fn hold_for_agent(&mut self, place: usize, node: NodeId) {
         self.reserve(place, node);
+        let silent = self.silent_agent(place, node);
         let (way, node) = (self.ways[place].label(), self.index.name(node));
-        let message = format!(
-            "{way} waits: the kubelet on {node} does not offer its device at the moment; if that lasts, see the \
-             node's device-plugin pod"
-        );
-        self.steps.problem = Some(Reason {
-            code: ReasonCode::DeviceUnhealthy,
-            message,
+        self.steps.problem = Some(match silent {
+            Some(since) => Reason {
+                code: ReasonCode::AgentSilent,
+                message: format!("{way} waits: {}", describe_silence(node, since)),
+            },
+            None => Reason {
+                code: ReasonCode::DeviceUnhealthy,
+                message: format!(
+                    "{way} waits: the kubelet on {node} does not offer its device at the moment; if that lasts, \
+                     see the node's device-plugin pod"
+                ),
+            },
         });
     }
 

@@ -300,7 +300,11 @@ pub(crate) fn until(reject: Reject) -> Option<Timestamp> {
 pub(crate) fn closeness(reject: Reject) -> Closeness {
     let steps_away = match reject {
         Reject::Recovering { .. } => 0,
-        Reject::Unhealthy | Reject::NotOffered { .. } | Reject::Refused | Reject::Hot => 1,
+        Reject::Unhealthy
+        | Reject::NotOffered { .. }
+        | Reject::Refused
+        | Reject::Hot
+        | Reject::AgentSilent { .. } => 1,
         Reject::Busy { .. } => 2,
         Reject::Power(_) => 3,
         Reject::Full { .. } => 4,

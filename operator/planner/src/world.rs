@@ -26,6 +26,8 @@ pub struct World {
     pub sites: BTreeMap<String, Site>,
     /// When moves are held.
     pub breaker: Breaker,
+    /// How long the agent of a node may be silent before nothing new is placed on its devices.
+    pub agent_grace: Duration,
 }
 
 /// A declared site.
@@ -113,6 +115,8 @@ pub struct Node {
     pub allocatable: Resources,
     /// The devices that the node's agent reports.
     pub devices: Vec<Device>,
+    /// Since when no pod of its agent has been ready on it; none while one is, and where no pod of an agent is known.
+    pub agent_silent_since: Option<Timestamp>,
 }
 
 /// Whether a node's kubelet is heard.

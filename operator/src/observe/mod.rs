@@ -1,6 +1,7 @@
 //! Reading the cluster: the only place that watches. Every watch feeds one store; any change
 //! wakes the planning loop, which takes a snapshot of all stores at once.
 
+pub mod agent;
 pub mod assumed;
 pub mod pod;
 pub mod priority;

@@ -14,7 +14,8 @@ pub fn trim(pod: &mut Pod) {
     let ours = pod.labels().contains_key(names::LABEL_WORKLOAD);
     if !ours {
         pod.annotations_mut().clear();
-        pod.labels_mut().clear();
+        pod.labels_mut()
+            .retain(|label, value| label == names::LABEL_NAME && value == names::AGENT);
     }
     if let Some(spec) = &mut pod.spec {
         spec.volumes = None;
@@ -137,7 +138,8 @@ pub fn owned(pod: &Pod, workload: &InferenceWorkload) -> Option<OwnedPod> {
 }
 
 /// When the pod was made.
-fn created(pod: &Pod) -> Timestamp {
+#[must_use]
+pub fn created(pod: &Pod) -> Timestamp {
     pod.metadata
         .creation_timestamp
         .as_ref()

@@ -2,7 +2,7 @@
 
 use super::priority::Priorities;
 use super::spec::{build_workload, requested};
-use super::{Stores, pod};
+use super::{Stores, agent, pod};
 use crate::evidence::Evidence;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use perwatt_crds::inventory::{DeviceHealth, DeviceStatus, HealthDimension, TemperatureBand};
 use perwatt_crds::profile::Lifecycle;
 use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, quantity};
+use perwatt_planner::AGENT_GRACE;
 use perwatt_planner::world::{
     ActiveVariant, Breaker, Device, Liveness, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
     Site, WorkloadKey, World,
@@ -55,6 +56,8 @@ pub struct Objects {
     pub sites: Vec<Arc<EdgeSite>>,
     /// All PriorityClasses.
     pub priority_classes: Vec<Arc<PriorityClass>>,
+    /// Where the pods of the agents are; in any namespace where nobody says.
+    pub agent_namespace: Option<String>,
 }
 
 impl From<&Stores> for Objects {
@@ -67,6 +70,7 @@ impl From<&Stores> for Objects {
             inventories: stores.inventories.state(),
             sites: stores.sites.state(),
             priority_classes: stores.priority_classes.state(),
+            agent_namespace: None,
         }
     }
 }
@@ -83,7 +87,9 @@ impl Snapshot {
             inventories,
             sites,
             priority_classes,
+            agent_namespace,
         } = objects;
+        let silent = agent::silent_since(&pods, agent_namespace.as_deref());
         let priorities = Priorities::of(&priority_classes);
         let workloads: BTreeMap<_, _> = workloads
             .into_iter()
@@ -102,7 +108,10 @@ impl Snapshot {
             .map(|object| (object.name_any(), object))
             .collect();
         let world = World {
-            nodes: nodes.iter().map(|node| build_node(node, &inventories)).collect(),
+            nodes: nodes
+                .iter()
+                .map(|node| build_node(node, &inventories, &silent))
+                .collect(),
             profiles: profiles
                 .iter()
                 .map(|(name, profile)| (name.clone(), build_profile(profile)))
@@ -120,6 +129,7 @@ impl Snapshot {
                 .map(|(name, site)| (name.clone(), build_site(site)))
                 .collect(),
             breaker: Breaker::default(),
+            agent_grace: AGENT_GRACE,
         };
         Self {
             workloads,
@@ -149,7 +159,11 @@ fn key(workload: &InferenceWorkload) -> Option<WorkloadKey> {
     })
 }
 
-fn build_node(node: &Node, inventories: &BTreeMap<String, Arc<DeviceInventory>>) -> (String, PlannedNode) {
+fn build_node(
+    node: &Node,
+    inventories: &BTreeMap<String, Arc<DeviceInventory>>,
+    silent: &BTreeMap<String, Timestamp>,
+) -> (String, PlannedNode) {
     let name = node.name_any();
     let spec = node.spec.clone().unwrap_or_default();
     let mut allocatable = Resources::default();
@@ -178,6 +192,9 @@ fn build_node(node: &Node, inventories: &BTreeMap<String, Arc<DeviceInventory>>)
         foreign_taints,
         allocatable,
         devices,
+        agent_silent_since: silent
+            .get(&name)
+            .map(|since| agent::node_ready_since(node).map_or(*since, |ready| ready.max(*since))),
     };
     (name, planned)
 }

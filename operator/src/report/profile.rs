@@ -2,9 +2,11 @@
 
 use super::summary;
 use crate::observe::snapshot::Snapshot;
+use jiff::Timestamp;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::{HardwareProfile, HardwareProfileStatus};
-use std::collections::BTreeMap;
+use perwatt_planner::silent_agents;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Counts of one profile.
 #[derive(Default)]
@@ -16,14 +18,19 @@ struct Counts {
 
 /// The status of every profile, by name.
 #[must_use]
-pub fn compute(snapshot: &Snapshot) -> BTreeMap<String, HardwareProfileStatus> {
+pub fn compute(snapshot: &Snapshot, now: Timestamp) -> BTreeMap<String, HardwareProfileStatus> {
     let mut counts = BTreeMap::<&str, Counts>::new();
-    for inventory in snapshot.inventories.values() {
+    let silent: BTreeSet<_> = silent_agents(&snapshot.world, now)
+        .map(|(node, _)| node)
+        .collect();
+    for (node, inventory) in &snapshot.inventories {
         let mut here = BTreeMap::<&str, Counts>::new();
         for device in inventory.status.iter().flat_map(|status| &status.devices) {
             let entry = here.entry(&device.profile).or_default();
             entry.devices += 1;
-            entry.healthy += u32::from(device.health == DeviceHealth::Healthy);
+            // Of devices whose agent is silent nobody knows.
+            let healthy = device.health == DeviceHealth::Healthy && !silent.contains(node.as_str());
+            entry.healthy += u32::from(healthy);
         }
         for (profile, local) in here {
             let entry = counts.entry(profile).or_default();

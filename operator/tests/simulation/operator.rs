@@ -23,6 +23,7 @@ fn settings() -> Settings {
         move_percent: 20,
         move_window: Duration::from_secs(600),
         move_reset: None,
+        agent_grace: Duration::from_secs(120),
         move_manual: false,
     }
 }

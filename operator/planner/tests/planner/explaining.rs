@@ -119,7 +119,7 @@ const OF_THE_VARIANT: [Row; 9] = [
     ),
 ];
 
-const OF_THE_DEVICE: [Row; 8] = [
+const OF_THE_DEVICE: [Row; 9] = [
     (
         |world| edge(world).devices.clear(),
         ReasonCode::NoSuchDevice,
@@ -163,6 +163,12 @@ const OF_THE_DEVICE: [Row; 8] = [
         |world| device(world).firmware_refused = Some("driver 4.17 does not match".to_owned()),
         ReasonCode::FirmwareRefused,
         "chip-0 on edge-a: driver 4.17 does not match",
+    ),
+    (
+        |world| edge(world).agent_silent_since = Some(at(-300)),
+        ReasonCode::AgentSilent,
+        "chip on edge-a is Unknown: the agent of edge-a is silent since 2027-01-15T07:55:00Z: its device-plugin pod is \
+         not ready",
     ),
     (
         |world| device(world).temperature = Some(TemperatureBand::NearThrottle),
@@ -277,4 +283,19 @@ fn on_many_nodes_the_answer_counts_them() {
         reason.message,
         "edge-a is cordoned: `kubectl uncordon edge-a` admits new pods; 2 nodes: no such device (edge-b, edge-c)"
     );
+}
+
+#[test]
+fn of_many_nodes_over_the_sites_budget_three_are_named() {
+    let mut world = cluster(1);
+    for name in ["edge-b", "edge-c", "edge-d", "edge-e"] {
+        let node = world.nodes["edge-a"].clone();
+        world.nodes.insert(name.to_owned(), node);
+    }
+    with_budget(&mut world, Some(2_600), None);
+    let plan = plan(&world, at(0));
+    let reason = plan.slots[0].candidates[0].rejected.as_ref().unwrap();
+    assert_eq!(reason.code, ReasonCode::SitePowerBudget);
+    let words = "5 nodes: over the site's power budget (edge-a, edge-b, edge-c, …), such as: adds 2000 mW";
+    assert!(reason.message.starts_with(words), "{}", reason.message);
 }

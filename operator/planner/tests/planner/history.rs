@@ -23,6 +23,8 @@ pub enum Event {
         health: DeviceHealth,
     },
     AgentDown(usize),
+    /// The agent of a node is not heard, and the kubelet goes on offering its devices.
+    AgentHangs(usize),
     AgentUp(usize),
     Silent(usize),
     Heard(usize),
@@ -59,6 +61,7 @@ pub fn any_event() -> impl Strategy<Value = Event> {
         6 => (0..4_usize, 0..4_usize, health)
             .prop_map(|(node, device, health)| Event::Health { node, device, health }),
         1 => (0..4_usize).prop_map(Event::AgentDown),
+        1 => (0..4_usize).prop_map(Event::AgentHangs),
         2 => (0..4_usize).prop_map(Event::AgentUp),
         1 => (0..4_usize).prop_map(Event::Silent),
         2 => (0..4_usize).prop_map(Event::Heard),
@@ -202,6 +205,7 @@ pub fn any_world() -> impl Strategy<Value = World> {
     let workloads = prop::collection::vec(any_workload(), 1..4);
     (nodes, workloads, any_site()).prop_map(|(nodes, workloads, site)| {
         let mut world = powered(world());
+        world.agent_grace = Duration::from_secs(10);
         world.sites = site.map(|site| ("plant".to_owned(), site)).into_iter().collect();
         world.nodes = nodes
             .into_iter()
@@ -263,12 +267,20 @@ pub fn heal(sim: &mut Sim) {
         }
         let node = sim.world.nodes.get_mut(&name).unwrap();
         (node.liveness, node.unschedulable) = (Liveness::Ready, false);
+        node.agent_silent_since = None;
     }
 }
 
 pub fn settle(sim: &mut Sim) -> Result<Plan, TestCaseError> {
     sim.try_converge()
         .map_err(|story| TestCaseError::fail(format!("it never settles: {story:#?}")))
+}
+
+/// No pod of the agent is ready from now on.
+fn lose_agent(sim: &mut Sim, node: &str) {
+    let now = sim.now;
+    let silent = &mut sim.world.nodes.get_mut(node).unwrap().agent_silent_since;
+    silent.get_or_insert(now);
 }
 
 pub fn disturb(sim: &mut Sim, event: &Event) {
@@ -284,11 +296,17 @@ pub fn disturb(sim: &mut Sim, event: &Event) {
         }
         Event::AgentDown(node) => {
             let name = name(node);
-            sim.agents_down.insert(name);
+            sim.agents_down.insert(name.clone());
+            lose_agent(sim, &name);
+        }
+        Event::AgentHangs(node) => {
+            let name = name(node);
+            lose_agent(sim, &name);
         }
         Event::AgentUp(node) => {
             let name = name(node);
             sim.agents_down.remove(&name);
+            sim.world.nodes.get_mut(&name).unwrap().agent_silent_since = None;
         }
         Event::Silent(number) => {
             let name = name(number);

@@ -6,7 +6,7 @@ use crate::sim::Sim;
 use perwatt_crds::workload::{OnGap, PlacementMode};
 use perwatt_planner::outcome::{Change, ReasonCode, SlotPlan};
 use perwatt_planner::world::{Liveness, Needs, Pod, PodState, Resources, Workload, WorkloadKey};
-use perwatt_planner::{Plan, World, plan};
+use perwatt_planner::{Plan, World, plan, silent_agents};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -266,10 +266,11 @@ fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
     let awaits_agent = slot
         .problem
         .as_ref()
-        .is_some_and(|p| p.code == ReasonCode::DeviceUnhealthy);
+        .is_some_and(|p| matches!(p.code, ReasonCode::DeviceUnhealthy | ReasonCode::AgentSilent));
+    let agent_is_away = !sim.agents_down.is_empty() || silent_agents(&sim.world, sim.now).next().is_some();
     match &slot.target {
         Some(_) if awaits_agent => {
-            prop_assert!(!ready.is_empty() && !sim.agents_down.is_empty(), "{slot:?}");
+            prop_assert!(!ready.is_empty() && agent_is_away, "{slot:?}");
         }
         Some(_) if held => prop_assert!(!ready.is_empty(), "held, and nothing serves: {slot:?}"),
         Some(target) => {

@@ -84,3 +84,26 @@ fn a_workload_has_the_priority_of_its_class_or_none_and_the_reason() {
     assert_eq!(pushy.priority, 0);
     assert!(pushy.priority_refused.unwrap().contains("`swift`"));
 }
+
+#[test]
+fn an_agent_has_its_grace_anew_when_its_node_is_ready_again() {
+    let silent_since = |node_ready: &str| {
+        let condition = json!([{"type": "Ready", "status": "True", "lastTransitionTime": node_ready}]);
+        let node = json!({"metadata": {"name": "edge-x"}, "status": {"conditions": condition}});
+        let agent = json!({
+            "metadata": {"name": "agent", "namespace": "perwatt-system", "uid": "u1",
+                "labels": {"app.kubernetes.io/name": "perwatt-device-plugin"}},
+            "spec": {"nodeName": "edge-x", "containers": []},
+            "status": {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-02T00:00:00Z"}]},
+        });
+        let world = world(Objects {
+            nodes: vec![object(node)],
+            pods: vec![object(agent)],
+            agent_namespace: Some("perwatt-system".into()),
+            ..objects()
+        });
+        world.nodes["edge-x"].agent_silent_since.unwrap().to_string()
+    };
+    assert_eq!(silent_since("2026-01-01T00:00:00Z"), "2026-01-02T00:00:00Z");
+    assert_eq!(silent_since("2026-01-03T00:00:00Z"), "2026-01-03T00:00:00Z");
+}
