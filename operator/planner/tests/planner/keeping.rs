@@ -6,7 +6,7 @@ use crate::sim::Sim;
 use jiff::ToSpan;
 use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::profile::NodeLabels;
-use perwatt_crds::workload::PlacementMode;
+use perwatt_crds::workload::{Locality, PlacementMode};
 use perwatt_planner::outcome::{Change, ReasonCode};
 use perwatt_planner::world::{Liveness, PodState, Workload};
 
@@ -315,4 +315,21 @@ fn a_refused_priority_class_keeps_what_serves_even_of_an_older_revision() {
     gate(&mut sim).revision = "bb02".to_owned();
     assert_eq!(story(&mut sim), [""; 0]);
     assert_eq!(served_by(&sim), on("npu", "edge-a"));
+}
+
+#[test]
+fn what_serves_leaves_a_variant_that_may_not_serve_any_more() {
+    let less_accurate: fn(&mut Workload) = |gate| {
+        gate.variants[0].accuracy_permille = Some(899);
+        gate.minimum_accuracy_permille = Some(900);
+    };
+    let too_far: fn(&mut Workload) = |gate| {
+        gate.variants[0].remote = true;
+        gate.locality = Locality::Site;
+    };
+    for forbid in [less_accurate, too_far] {
+        let mut sim = serving(1);
+        forbid(gate(&mut sim));
+        assert_eq!(story(&mut sim), ["+cpu", "-npu>cpu"]);
+    }
 }
