@@ -32,6 +32,9 @@ pub const ANNOTATION_DEGRADED: &str = "perwatt.dev/degraded";
 /// Pod annotation: `"true"` on a pod that was made to move its slot from where it was served; the move breaker counts them.
 pub const ANNOTATION_MOVE: &str = "perwatt.dev/move";
 
+/// Pod annotation: where the slot's model could not be run although the device was well, as JSON.
+pub const ANNOTATION_UNAVAILABLE: &str = "perwatt.dev/unavailable";
+
 /// PriorityClass of the chart for workloads that give way to all others.
 pub const PRIORITY_CLASS_LOW: &str = "perwatt-low";
 /// PriorityClass of the chart that a workload has where it names none.

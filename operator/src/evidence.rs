@@ -140,6 +140,7 @@ impl Evidence {
         Some(ActiveVariant {
             name: report.active_variant?,
             reason: String::new(),
+            since: None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Metrics of the operator. Every name is listed in `docs/metrics.md`.
 
-use perwatt_planner::outcome::BreakerState;
+use perwatt_planner::outcome::{BreakerState, SlotPlan};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +21,13 @@ pub struct SlotLabels {
     pub state: &'static str,
 }
 
+/// Why slots are degraded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// As conditions and events write it.
+    pub reason: &'static str,
+}
+
 /// What became of a change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ChangeLabels {
@@ -36,6 +43,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     /// Slots by state.
     pub slots: Family<SlotLabels, Gauge>,
+    /// Degraded slots by reason.
+    pub degraded: Family<ReasonLabels, Gauge>,
     /// Changes tried.
     pub changes: Family<ChangeLabels, Counter>,
     /// Duration of the pure part of a pass.
@@ -61,6 +70,7 @@ impl Default for Metrics {
         let buckets = || exponential_buckets(0.000_1, 4.0, 10);
         let mut registry = Registry::with_prefix("perwatt_operator");
         let slots = Family::default();
+        let degraded = Family::default();
         let changes = Family::default();
         let plan_seconds = Histogram::new(buckets());
         let pass_seconds = Histogram::new(buckets());
@@ -69,6 +79,7 @@ impl Default for Metrics {
         let status_writes = Counter::default();
         let leader = Gauge::default();
         registry.register("slots", "Slots of a workload by state", slots.clone());
+        registry.register("degraded_slots", "Degraded slots by reason", degraded.clone());
         registry.register("changes", "Changes of pods by action and result", changes.clone());
         registry.register(
             "plan_seconds",
@@ -97,6 +108,7 @@ impl Default for Metrics {
         Self {
             registry: Arc::new(registry),
             slots,
+            degraded,
             changes,
             plan_seconds,
             pass_seconds,
@@ -117,6 +129,15 @@ impl Metrics {
         self.moves.set(count(breaker.moves));
         self.move_limit.set(count(breaker.limit));
         self.slots_held.set(count(breaker.held));
+    }
+
+    /// Shows why the slots of a plan are degraded.
+    pub fn show_degraded(&self, slots: &[SlotPlan]) {
+        self.degraded.clear();
+        for reason in slots.iter().filter_map(|slot| slot.degraded.as_ref()) {
+            let reason = reason.code.as_str();
+            self.degraded.get_or_create(&ReasonLabels { reason }).inc();
+        }
     }
 
     /// Shows how many nodes have an agent that is silent.
@@ -149,6 +170,10 @@ mod tests {
             state: "wanted",
         };
         metrics.slots.get_or_create(&slots).set(1);
+        let reason = ReasonLabels {
+            reason: "ModelUnavailable",
+        };
+        metrics.degraded.get_or_create(&reason).set(1);
         metrics
             .changes
             .get_or_create(&ChangeLabels {
@@ -161,7 +186,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
             .collect();
-        assert_eq!(names.len(), 10, "{names:?}");
+        assert_eq!(names.len(), 11, "{names:?}");
         for name in names {
             assert!(
                 docs.contains(&format!("`{name}`")),

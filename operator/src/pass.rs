@@ -93,6 +93,7 @@ impl Pass {
             .plan_seconds
             .observe(planning.elapsed().as_secs_f64());
         self.metrics.show_breaker(plan.breaker);
+        self.metrics.show_degraded(&plan.slots);
         let children = self.apply_children(&snapshot).await;
         let changes = self.apply_changes(&snapshot, &plan, (now, began)).await;
         let statuses = self.write_statuses(&snapshot, &plan, now).await;

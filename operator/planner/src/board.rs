@@ -110,7 +110,9 @@ impl Board {
             rejected.insert(closeness(*reject), group);
         }
         let possible = self.possible.iter().copied().filter(others);
-        finding.possible = possible.into_iter().find(|node| refuse(*node).is_none());
+        finding.possible = possible
+            .into_iter()
+            .find(|node| refuse(*node).is_none_or(|reject| matches!(reject, Reject::Unable { .. })));
         for (closeness, nodes) in &self.rejected {
             let count = nodes.len() - own.iter().filter(|node| nodes.contains(node)).count();
             if count == 0 {

@@ -5,6 +5,7 @@ use crate::index::{Index, NodeId};
 use crate::ledger::{Amounts, Demand, Ledger, Release};
 use crate::outcome::ReasonCode;
 use crate::power::Exceeded;
+use crate::unavailable::{Inabilities, Inability};
 use crate::ways::Way;
 use crate::world::{Device, Liveness, WorkloadKey};
 use jiff::Timestamp;
@@ -33,8 +34,20 @@ pub(crate) struct Ask<'a, 'w> {
     /// The slot is served, and holds a device there: it can wait until the kubelet offers one
     /// again. An agent that restarts is no reason to go elsewhere.
     pub can_wait: bool,
+    /// Where the slot's model cannot be run; none where every slot is asked alike.
+    pub inabilities: Option<&'a Inabilities<'w>>,
     /// Keep to the power budgets: of where a slot ends, not of what it passes on the way.
     pub watts: bool,
+}
+
+impl Ask<'_, '_> {
+    /// The same of any slot that asks for as much.
+    pub fn of_anybody(self) -> Self {
+        Self {
+            inabilities: None,
+            ..self
+        }
+    }
 }
 
 /// What a check found.
@@ -55,19 +68,41 @@ pub(crate) struct Score {
 /// What rules a node out. In order: the further down, the closer the node is to serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reject {
-    NoSuchDevice { offered: i64 },
+    NoSuchDevice {
+        offered: i64,
+    },
     NotReady,
     Tainted,
     Cordoned,
-    Full { lack: Lack, need: i64, free: i64 },
-    Busy { devices: i64, requested: i64 },
-    NotOffered { offered: i64, requested: i64 },
+    Full {
+        lack: Lack,
+        need: i64,
+        free: i64,
+    },
+    Busy {
+        devices: i64,
+        requested: i64,
+    },
+    NotOffered {
+        offered: i64,
+        requested: i64,
+    },
     Unhealthy,
     Refused,
     Hot,
-    AgentSilent { since: Timestamp },
+    AgentSilent {
+        since: Timestamp,
+    },
+    Unable {
+        why: Inability,
+        until: Timestamp,
+        places: usize,
+    },
     Power(Exceeded),
-    Recovering { since: Timestamp, until: Timestamp },
+    Recovering {
+        since: Timestamp,
+        until: Timestamp,
+    },
 }
 
 /// What a node has too little of.
@@ -91,6 +126,7 @@ impl Reject {
             Self::Refused => ReasonCode::FirmwareRefused,
             Self::Hot => ReasonCode::ThermalHeadroom,
             Self::AgentSilent { .. } => ReasonCode::AgentSilent,
+            Self::Unable { .. } => ReasonCode::ModelUnavailable,
             Self::Power(exceeded) if exceeded.of_site => ReasonCode::SitePowerBudget,
             Self::Power(_) => ReasonCode::NodePowerBudget,
             Self::Recovering { .. } => ReasonCode::DeviceRecovering,
@@ -179,6 +215,8 @@ fn check_room(scene: Scene<'_, '_>, node: NodeId, ask: Ask<'_, '_>) -> Option<Re
 struct Devices {
     exist: Result<(), Reject>,
     external: bool,
+    /// The slot's model cannot be run on another plugin's devices there.
+    unable: Option<Reject>,
     /// Since when the agent that reports them is silent.
     silent_since: Option<Timestamp>,
     /// Devices that the agent reports.
@@ -211,7 +249,7 @@ impl Devices {
             held_by_slot,
             mut healthy,
             refused,
-        } = listed_devices(scene, node, way, released > 0, ask.slot);
+        } = listed_devices(scene, node, way, released > 0, ask);
         let wished = if ask.respect_wishes { row.wished } else { 0 };
         let others = row.requested - released;
         let taken = others + wished;
@@ -233,6 +271,10 @@ impl Devices {
                 Ok(())
             },
             external,
+            unable: ask
+                .inabilities
+                .filter(|_| external)
+                .and_then(|known| known.on_node(way, scene.index.name(node), scene.now)),
             silent_since: silent_since(scene.index.world, scene.index.node(node), scene.now)
                 .filter(|_| !external),
             listed,
@@ -277,7 +319,7 @@ impl Devices {
     /// Another plugin's devices: the kubelet's word is all there is.
     fn check_external(&self) -> Option<Reject> {
         if self.free >= 1 {
-            return None;
+            return self.unable;
         }
         if self.offered == 0 {
             return Some(Reject::NotOffered {
@@ -315,8 +357,9 @@ fn listed_devices(
     node: NodeId,
     way: &Way<'_>,
     gives_back: bool,
-    slot: (&WorkloadKey, &str),
+    ask: Ask<'_, '_>,
 ) -> Listed {
+    let name = scene.index.name(node);
     let mut found = Listed::default();
     for (place, device) in scene.index.node(node).devices.iter().enumerate() {
         if Some(device.profile.as_str()) != way.profile_name {
@@ -331,11 +374,14 @@ fn listed_devices(
             .held_by
             .as_ref()
             .filter(|_| scene.ledger.is_held(node, place));
-        let is_own = holder.is_some_and(|(key, name)| key == slot.0 && name == slot.1);
+        let is_own = holder.is_some_and(|(key, name)| key == ask.slot.0 && name == ask.slot.1);
         found.held_by_slot += i64::from(is_own);
         let available = holder.is_none() || (is_own && gives_back);
         let healthy = device.health == DeviceHealth::Healthy;
-        match check_device(device).filter(|_| available) {
+        let unable = ask
+            .inabilities
+            .and_then(|known| known.on_device(way, name, &device.id, scene.now));
+        match check_device(device).or(unable).filter(|_| available) {
             None if available && healthy => found.healthy.push(device.health_since),
             Some(reject) if healthy || reject == Reject::Refused => {
                 found.refused = found.refused.or(Some(reject));

@@ -107,7 +107,7 @@ pub(crate) fn choose_by<'w>(
                 watts: true,
             };
             let finding = survey.find(scene, slot, ways, place, terms);
-            choice.consider(place, &finding, scene, way);
+            choice.consider(place, &finding, scene, (slot, way));
         }
     }
     choice.best = choice.best.or(choice.target.map(|(place, _)| place));
@@ -156,18 +156,28 @@ impl Choice {
         self.candidates.push(explain::chosen(scene, way, node));
     }
 
-    fn consider(&mut self, place: usize, finding: &Finding, scene: Scene<'_, '_>, way: &Way<'_>) {
+    fn consider(
+        &mut self,
+        place: usize,
+        finding: &Finding,
+        scene: Scene<'_, '_>,
+        (slot, way): (&Slot<'_>, &Way<'_>),
+    ) {
         if let Some(node) = finding.feasible {
             return self.take(place, node, scene, way);
         }
         let (reason, node) = explain::rejection(scene, way, finding);
         let until = finding.groups.iter().filter_map(|group| group.until).min();
         if let Some(possible) = finding.possible {
-            if self.best.is_none() {
+            let is_best = self.best.is_none();
+            if is_best {
                 self.best = Some(place);
                 self.behind_best = Some(reason.clone());
-                self.wishes.push((place, possible));
-            } else if until.is_some() && self.wake_at.is_none() {
+            }
+            // A device that is well, and on which this slot's model cannot be run, is others' to have.
+            let name = scene.index.name(possible);
+            let is_able = slot.inabilities.on_node(way, name, scene.now).is_none();
+            if is_able && (is_best || (until.is_some() && self.wake_at.is_none())) {
                 self.wishes.push((place, possible));
             }
         }
@@ -191,6 +201,7 @@ fn must_be_stable(scene: Scene<'_, '_>, slot: &Slot<'_>, ways: &[Way<'_>], way: 
     ready.peek().is_some()
         && !ready.any(|own| {
             !is_device_dead(scene.index, slot, own, scene.now)
+                && !slot.inabilities.gives_up(own)
                 && serves_as_well(&own.owned.variant, own.owned.profile.as_deref())
         })
 }

@@ -96,6 +96,7 @@ fn describe_group(scene: Scene<'_, '_>, way: &Way<'_>, group: &Group) -> String 
         ReasonCode::DeviceUnhealthy => "device not usable",
         ReasonCode::DeviceRecovering => "device recovering",
         ReasonCode::AgentSilent => "agent silent",
+        ReasonCode::ModelUnavailable => "model could not be run",
         ReasonCode::FirmwareRefused => "firmware or driver not allowed",
         ReasonCode::ThermalHeadroom => "device too hot",
         ReasonCode::NodePowerBudget => "over the node's power budget",
@@ -109,6 +110,7 @@ fn describe_group(scene: Scene<'_, '_>, way: &Way<'_>, group: &Group) -> String 
         | ReasonCode::DeviceUnhealthy
         | ReasonCode::DeviceRecovering
         | ReasonCode::AgentSilent
+        | ReasonCode::ModelUnavailable
         | ReasonCode::FirmwareRefused
         | ReasonCode::ThermalHeadroom
         | ReasonCode::NodePowerBudget
@@ -156,6 +158,17 @@ fn describe(scene: Scene<'_, '_>, way: &Way<'_>, id: NodeId, reject: Reject) -> 
         Reject::Hot => describe_hot(scene, profile, id),
         Reject::AgentSilent { since } => {
             format!("{profile} on {node} is Unknown: {}", agent::describe(node, since))
+        }
+        Reject::Unable { why, until, places } => {
+            let at = match places {
+                1 => format!("the {profile} of {node}, though that is well"),
+                _ => format!("{profile} in {places} places, though those are well"),
+            };
+            let (variant, why) = (&way.variant.name, why.as_str());
+            let until = time(until);
+            format!(
+                "the runtime could not run {variant} on {at} ({why}): not tried there again before {until}"
+            )
         }
         Reject::Power(exceeded) => describe_power(scene, id, exceeded),
         Reject::Recovering { since, until } => format!(

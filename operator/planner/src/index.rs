@@ -44,6 +44,7 @@ impl OwnPod<'_> {
 /// The world by number and by slot.
 pub(crate) struct Index<'w> {
     pub world: &'w World,
+    pub now: Timestamp,
     pub nodes: Vec<(&'w str, &'w Node)>,
     /// The sites, where anybody asks for them.
     pub sites: Sites<'w>,
@@ -89,6 +90,7 @@ impl<'w> Index<'w> {
         let ways = ways.map(|(key, workload)| (key, build_ways(world, workload, now)));
         let mut index = Self {
             world,
+            now,
             sites: Sites::default(),
             nodes,
             ids,

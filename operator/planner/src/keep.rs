@@ -100,6 +100,7 @@ fn check_kept<'w>(
     let stays = fits_spec
         && !is_given_up(index, slot, node, now)
         && !is_overtaken(index, slot, own)
+        && !slot.inabilities.gives_up(own)
         && !is_device_dead(index, slot, own, now);
     stays.then_some(Kept {
         own: *own,

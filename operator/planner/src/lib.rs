@@ -9,6 +9,7 @@ pub mod cost;
 pub mod figure;
 pub mod outcome;
 pub mod revision;
+pub mod unavailable;
 pub mod world;
 
 mod agent;

@@ -1,6 +1,7 @@
 //! What the planner decides: assignments, changes, and a reason for each.
 
 use crate::cost::Expected;
+use crate::unavailable::Unavailable;
 use crate::world::{PodState, Role, WorkloadKey};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -181,6 +182,8 @@ pub enum ReasonCode {
     DeviceUnhealthy,
     /// The agent of the node is silent: how its devices are, nobody knows.
     AgentSilent,
+    /// The device is well, and the slot's runtime could not run the variant there.
+    ModelUnavailable,
     /// The device is healthy again, not yet for long enough.
     DeviceRecovering,
     /// The node lacks CPU, memory or pod places.
@@ -250,6 +253,7 @@ impl ReasonCode {
             Self::DeviceBusy => "DeviceBusy",
             Self::DeviceUnhealthy => "DeviceUnhealthy",
             Self::AgentSilent => "AgentSilent",
+            Self::ModelUnavailable => "ModelUnavailable",
             Self::DeviceRecovering => "DeviceRecovering",
             Self::NodeFull => "NodeFull",
             Self::NodeCordoned => "NodeCordoned",
@@ -304,6 +308,7 @@ impl ReasonCode {
             Self::SupportEnded => "a device that is still supported",
             Self::FirmwareRefused => "another firmware or driver",
             Self::AgentSilent => "a device-plugin pod that is ready on the node",
+            Self::ModelUnavailable => "a model that runs there: the log of its runtime says why it does not",
             Self::ThermalHeadroom => "a cooler device",
             Self::NodePowerBudget => "a higher nodeMilliwatts of its EdgeSite, or less on the node",
             Self::SitePowerBudget | Self::PowerBudgetExceeded => {
@@ -357,6 +362,8 @@ pub struct PodPlan {
     pub degraded: Option<Reason>,
     /// It moves its slot from where that is served: it is marked, so that the move breaker can count it.
     pub moved: bool,
+    /// Where the slot's model could not be run: it is written on the pod.
+    pub unavailable: Vec<Unavailable>,
     /// Why this variant and node, and what ruled out the better ones: one sentence each.
     pub decision: String,
 }

@@ -363,12 +363,13 @@ impl<'a, 'w> Pass<'a, 'w> {
         }
     }
 
-    /// Looks again when a pod is given up: its node too long silent, or its device dead.
+    /// Looks again when a pod is given up: its node too long silent, its device dead, its model not to be run there.
     fn wake_for_pods(&mut self, slot: &Slot<'w>) {
         for own in slot.live() {
             self.wake(own.node.and_then(|node| autonomy_end(self.index, slot, node)));
             self.wake(suspicion_end(self.index, slot, own, self.now));
         }
+        self.wake(slot.inabilities.change);
     }
 
     /// Plans again at a time, if it is to come.

@@ -313,7 +313,7 @@ fn opens(
     let may = |node: NodeId| workload.nodes.matches(&index.node(node).labels);
     better.filter(|way| way.ruled_out.is_none()).any(|way| {
         nodes.iter().filter(|node| may(**node)).any(|node| {
-            let verdict = crate::check::check(scene, *node, way, slot.ask(way, &nothing, terms));
+            let verdict = crate::check::check(scene, *node, way, slot.ask(way, &nothing, terms).of_anybody());
             verdict.outcome.is_ok() || verdict.possible
         })
     })

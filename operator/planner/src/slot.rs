@@ -3,6 +3,7 @@
 use crate::index::{Index, NodeId, OwnPod};
 use crate::ledger::{Ledger, Release};
 use crate::site::SiteId;
+use crate::unavailable::Inabilities;
 use crate::world::{Liveness, Node, PodState, Workload, WorkloadKey};
 use jiff::Timestamp;
 use perwatt_crds::workload::PlacementMode;
@@ -31,6 +32,8 @@ pub(crate) struct Slot<'w> {
     pub sheds: bool,
     /// The pod that gives its device up to higher priority.
     pub yields: Option<&'w str>,
+    /// Where its model cannot be run.
+    pub inabilities: Inabilities<'w>,
 }
 
 impl<'w> Slot<'w> {
@@ -202,7 +205,7 @@ fn build_slot<'w>(
         Place::Node(node) => (node, Some(node), None),
         Place::Site(site) => (site, None, Some(site)),
     };
-    Slot {
+    let mut slot = Slot {
         pods: index.pods_of(key, &name).to_vec(),
         stuck: Vec::new(),
         sheds: false,
@@ -213,7 +216,10 @@ fn build_slot<'w>(
         ordinal,
         node,
         site,
-    }
+        inabilities: Inabilities::default(),
+    };
+    slot.inabilities = Inabilities::find(index, &slot, index.now);
+    slot
 }
 
 fn has_chosen_node(index: &Index<'_>, workload: &Workload, site: SiteId) -> bool {

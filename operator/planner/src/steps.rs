@@ -331,6 +331,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             stand_ins: stand_ins(self.slot.workload, &assignment.variant),
             degraded: self.degraded(place),
             moved: self.choice.is_move,
+            unavailable: self.slot.inabilities.known.clone(),
             decision: match role {
                 Role::Serving => decision,
                 Role::Bridge => cut(format!("{} bridges the move to {decision}", way.label())),

@@ -120,13 +120,14 @@ impl<'w> Survey<'w> {
         };
         let mut finding = Finding::default();
         let mut rejected: BTreeMap<Closeness, Group> = BTreeMap::new();
-        let refuse = |node| check_site(scene, slot, way, terms, node);
+        let over_budget = |node| check_site(scene, slot, way, terms, node);
+        let refuse = |node| over_budget(node).or_else(|| check_ability(scene, slot, way, node));
         if let Some(site) = slot.site {
             own.retain(|node| is_of_site(scene.index, slot, site, *node));
             let mut others = Board::default();
             let nodes = site_nodes(scene.index, slot, site);
             let (nothing, nowhere) = (Release::default(), []);
-            let ask = slot.ask(way, &nothing, terms);
+            let ask = slot.ask(way, &nothing, terms).of_anybody();
             others.catch_up(&nowhere, &nodes, |node| check(scene, node, way, ask));
             others.report(&own, &mut finding, &mut rejected, refuse);
         } else if slot.node.is_none() {
@@ -143,7 +144,7 @@ impl<'w> Survey<'w> {
         for node in own {
             let verdict = |release: &Release<'w>| {
                 let verdict = check(scene, node, way, slot.ask(way, release, terms));
-                match (verdict.outcome, refuse(node)) {
+                match (verdict.outcome, over_budget(node)) {
                     (Ok(_), Some(reject)) => Verdict {
                         outcome: Err(reject),
                         possible: false,
@@ -186,7 +187,9 @@ impl<'w> Survey<'w> {
     ) -> bool {
         let meter = &scene.ledger.meter;
         let may = |node: &NodeId| {
-            !meter.is_in(*node, domain) && check_site(scene, slot, way, terms, *node).is_none()
+            !meter.is_in(*node, domain)
+                && check_site(scene, slot, way, terms, *node).is_none()
+                && check_ability(scene, slot, way, *node).is_none()
         };
         if let Some(site) = slot.site {
             let nothing = Release::default();
@@ -204,7 +207,7 @@ impl<'w> Survey<'w> {
     /// What was found for this question, brought up to date.
     fn board(&mut self, scene: Scene<'_, 'w>, slot: &Slot<'w>, way: &Way<'w>, terms: Terms) -> &Board {
         let nothing = Release::default();
-        let ask = slot.ask(way, &nothing, terms);
+        let ask = slot.ask(way, &nothing, terms).of_anybody();
         let question = Question {
             nodes: &slot.workload.nodes.match_labels,
             amounts: ask.demand.amounts,
@@ -244,6 +247,12 @@ fn check_site(
     meter
         .check_site(node, way.load.milliwatts, gives_back)
         .map(Reject::Power)
+}
+
+/// That the slot's model cannot be run in one way on a node where the slot has no pod.
+fn check_ability(scene: Scene<'_, '_>, slot: &Slot<'_>, way: &Way<'_>, node: NodeId) -> Option<Reject> {
+    let name = scene.index.name(node);
+    slot.inabilities.on_node(way, name, scene.now)
 }
 
 /// The nodes of a slot's site that may serve it.
@@ -304,7 +313,8 @@ pub(crate) fn closeness(reject: Reject) -> Closeness {
         | Reject::NotOffered { .. }
         | Reject::Refused
         | Reject::Hot
-        | Reject::AgentSilent { .. } => 1,
+        | Reject::AgentSilent { .. }
+        | Reject::Unable { .. } => 1,
         Reject::Busy { .. } => 2,
         Reject::Power(_) => 3,
         Reject::Full { .. } => 4,
@@ -330,6 +340,7 @@ impl<'w> Slot<'w> {
             },
             respect_wishes: terms.respect_wishes,
             can_wait: self.ready().next().is_some(),
+            inabilities: Some(&self.inabilities),
             watts: terms.watts,
         }
     }

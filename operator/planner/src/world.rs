@@ -3,6 +3,7 @@
 //! The operator fills it in one place (`operator/src/snapshot`). Nothing here is a Kubernetes
 //! object: only what a decision needs, parsed.
 
+use crate::unavailable::Unavailable;
 use jiff::Timestamp;
 use perwatt_crds::inventory::{DeviceHealth, TemperatureBand};
 use perwatt_crds::performance::FigureSource;
@@ -344,6 +345,8 @@ pub struct OwnedPod {
     pub active: Option<ActiveVariant>,
     /// It was made to move its slot from where that was served.
     pub moved: bool,
+    /// Where its slot's model could not be run, as known when it was made.
+    pub unavailable: Vec<Unavailable>,
 }
 
 /// Why a pod of ours exists.
@@ -398,4 +401,6 @@ pub struct ActiveVariant {
     pub name: String,
     /// Why it is another than the pod's first; empty when it is not.
     pub reason: String,
+    /// Since when, where that is known.
+    pub since: Option<Timestamp>,
 }

@@ -123,6 +123,10 @@ fn annotations(plan: &PodPlan) -> BTreeMap<String, String> {
     if plan.moved {
         annotations.insert(names::ANNOTATION_MOVE.to_owned(), "true".to_owned());
     }
+    if !plan.unavailable.is_empty() {
+        let known = json!(plan.unavailable).to_string();
+        annotations.insert(names::ANNOTATION_UNAVAILABLE.to_owned(), known);
+    }
     if let Some(reason) = &plan.degraded {
         annotations.insert(
             names::ANNOTATION_DEGRADED.to_owned(),

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, ResourceRequirements};
 use kube::ResourceExt;
 use perwatt_crds::{InferenceWorkload, names, quantity};
+use perwatt_planner::unavailable::Unavailable;
 use perwatt_planner::world::{OwnedPod, PodState, Resources, Role, WorkloadKey};
 
 /// Waiting reasons that are a container's ordinary start.
@@ -134,7 +135,17 @@ pub fn owned(pod: &Pod, workload: &InferenceWorkload) -> Option<OwnedPod> {
             .annotations()
             .get(names::ANNOTATION_MOVE)
             .is_some_and(|moved| moved == "true"),
+        unavailable: unavailable(pod),
     })
+}
+
+/// Where its slot's model could not be run, as known when the pod was made. What cannot be read is forgotten: the model
+/// is tried there once more.
+fn unavailable(pod: &Pod) -> Vec<Unavailable> {
+    let known = pod.annotations().get(names::ANNOTATION_UNAVAILABLE);
+    known
+        .and_then(|known| serde_json::from_str(known).ok())
+        .unwrap_or_default()
 }
 
 /// When the pod was made.
@@ -345,6 +356,27 @@ mod tests {
             trimmed.status.expect("a status").pod_ip.as_deref(),
             Some("10.1.1.1")
         );
+    }
+
+    #[test]
+    fn what_a_pod_knows_of_its_model_is_read_and_garbage_is_nothing() {
+        let known = |text: &str| {
+            let mut pod = running();
+            pod.annotations_mut()
+                .insert(names::ANNOTATION_UNAVAILABLE.to_owned(), text.to_owned());
+            unavailable(&pod)
+        };
+        let text = r#"[{"variant":"npu","profile":"chip","node":"edge-x","device":"chip-0","reason":"LoadFailed",
+            "since":"2026-03-01T10:00:00Z","until":"2026-03-01T10:11:00Z","times":1}]"#;
+        let read = known(text);
+        assert_eq!((read[0].device.as_deref(), read[0].times), (Some("chip-0"), 1));
+        let written = serde_json::to_value(&read).expect("JSON");
+        assert_eq!(
+            written,
+            serde_json::from_str::<serde_json::Value>(text).expect("JSON")
+        );
+        assert_eq!(known("[{"), []);
+        assert_eq!(known(r#"[{"variant": "npu"}]"#), []);
     }
 
     #[test]

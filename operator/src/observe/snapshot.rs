@@ -10,13 +10,13 @@ use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
-use perwatt_crds::inventory::{DeviceHealth, DeviceStatus, HealthDimension, TemperatureBand};
+use perwatt_crds::inventory::{DeviceHealth, DeviceStatus, HealthDimension, PodRef, TemperatureBand};
 use perwatt_crds::profile::Lifecycle;
 use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, quantity};
 use perwatt_planner::AGENT_GRACE;
 use perwatt_planner::world::{
-    ActiveVariant, Breaker, Device, Liveness, Node as PlannedNode, Pod as PlannedPod, Profile, Resources,
-    Site, WorkloadKey, World,
+    ActiveVariant, Breaker, Device, Liveness, Node as PlannedNode, OwnedPod, Pod as PlannedPod, Profile,
+    Resources, Site, WorkloadKey, World,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -297,8 +297,29 @@ fn support_end(lifecycle: &Lifecycle) -> Option<Timestamp> {
     Some(end.timestamp())
 }
 
-/// Active variants by workload and slot, as the agents report them.
-type Reports = HashMap<(WorkloadKey, String), ActiveVariant>;
+/// Workload and slot.
+type SlotKey = (WorkloadKey, String);
+
+/// Active variants of a node, as its agent reports them: by workload and slot, and by pod where it knows which of a slot's
+/// pods holds the device. The report of a shared device may be of another pod than the one that is named.
+#[derive(Default)]
+struct Reports {
+    by_pod: HashMap<PodRef, (SlotKey, ActiveVariant)>,
+    by_slot: HashMap<SlotKey, ActiveVariant>,
+}
+
+impl Reports {
+    fn of(&self, pod: &PlannedPod, owned: &OwnedPod) -> Option<ActiveVariant> {
+        let slot = (owned.workload.clone(), owned.slot.clone());
+        let named = PodRef {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+        };
+        let by_pod = self.by_pod.get(&named).filter(|(of, _)| *of == slot);
+        let found = by_pod.map(|(_, active)| active);
+        found.or_else(|| self.by_slot.get(&slot)).cloned()
+    }
+}
 
 fn build_pods(
     pods: &[Arc<Pod>],
@@ -328,13 +349,14 @@ fn build_pods(
                 owned: owner(object, workloads).and_then(|workload| pod::owned(object, workload)),
             };
             let reports = planned.node.as_ref().and_then(|node| reports.get(node));
+            let active = planned.owned.as_ref().and_then(|owned| {
+                let reported = reports.filter(|_| owned.profile.is_some());
+                reported
+                    .and_then(|reports| reports.of(&planned, owned))
+                    .or_else(|| evidence.active(&planned.uid))
+            });
             if let Some(owned) = &mut planned.owned {
-                let reported = owned.profile.as_ref().and_then(|_| {
-                    reports?
-                        .get(&(owned.workload.clone(), owned.slot.clone()))
-                        .cloned()
-                });
-                owned.active = reported.or_else(|| evidence.active(&planned.uid));
+                owned.active = active;
             }
             Some(planned)
         })
@@ -360,28 +382,32 @@ fn owner<'a>(
 }
 
 fn reports(inventory: &DeviceInventory) -> Reports {
-    let devices = inventory.status.iter().flat_map(|status| &status.devices);
-    devices
-        .filter_map(|device| {
-            let runtime = device.runtime.as_ref()?;
-            let key = WorkloadKey {
-                namespace: runtime.namespace.clone(),
-                name: runtime.workload.clone(),
-            };
-            let reason = if runtime.degraded {
+    let mut reports = Reports::default();
+    for device in inventory.status.iter().flat_map(|status| &status.devices) {
+        let Some(runtime) = &device.runtime else {
+            continue;
+        };
+        let active = ActiveVariant {
+            name: runtime.active_variant.clone(),
+            reason: if runtime.degraded {
                 runtime.reason.clone()
             } else {
                 String::new()
-            };
-            Some((
-                (key, runtime.slot.clone()),
-                ActiveVariant {
-                    name: runtime.active_variant.clone(),
-                    reason,
-                },
-            ))
-        })
-        .collect()
+            },
+            since: Some(runtime.since.0),
+        };
+        let key = WorkloadKey {
+            namespace: runtime.namespace.clone(),
+            name: runtime.workload.clone(),
+        };
+        let slot = (key, runtime.slot.clone());
+        if let Some(pod) = &device.pod {
+            let told = (slot.clone(), active.clone());
+            reports.by_pod.insert(pod.clone(), told);
+        }
+        reports.by_slot.insert(slot, active);
+    }
+    reports
 }
 
 #[cfg(test)]

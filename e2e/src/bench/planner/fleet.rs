@@ -225,6 +225,7 @@ pub fn carry_out(world: &mut World, plan: &Plan) {
                         state: PodState::Ready,
                         created: at(0),
                         active: None,
+                        unavailable: Vec::new(),
                         moved: made.moved,
                     }),
                 });

@@ -24,5 +24,6 @@ mod properties;
 mod purity;
 mod scale;
 mod sim;
+mod unable;
 mod waiting;
 mod watts;

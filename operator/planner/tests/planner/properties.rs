@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lets an event happen; the operator does its pass after most of them.
-fn happen(sim: &mut Sim, event: &Event) -> Result<(), TestCaseError> {
+pub fn happen(sim: &mut Sim, event: &Event) -> Result<(), TestCaseError> {
     match event {
         Event::Crash(after) => {
             let changes = sim.plan().changes;
@@ -248,7 +248,7 @@ fn after_quiet_the_plan_has_no_changes_and_every_slot_that_can_be_served_is() {
 }
 
 /// C: one pod serves the slot, the target's own, or there is a reason.
-fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
+pub fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
     let ready = sim.ready(&slot.workload, &slot.slot);
     let held = slot
         .problem

@@ -74,6 +74,7 @@ fn carry_out(world: &mut World, plan: &Plan) {
                 state: PodState::Ready,
                 created: at(0),
                 active: None,
+                unavailable: Vec::new(),
                 moved: pod.moved,
             }),
         });

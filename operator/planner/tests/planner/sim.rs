@@ -17,6 +17,8 @@ pub struct Sim {
     pub stop_seconds: u64,
     /// Runtimes say which device they hold.
     pub runtimes_report: bool,
+    /// Variants that cannot be loaded on a device, though that is well: node, device, variant.
+    pub unloadable: BTreeSet<(String, usize, String)>,
     /// Resources whose plugin is gone for the moment, by node.
     pub agents_down: BTreeSet<String>,
     /// What has been seen, newest last.
@@ -42,6 +44,7 @@ impl Sim {
             start_seconds: 2,
             stop_seconds: 2,
             runtimes_report: true,
+            unloadable: BTreeSet::new(),
             agents_down: BTreeSet::new(),
             history: Vec::new(),
             made: 0,
@@ -228,6 +231,7 @@ impl Sim {
                 created: self.now,
                 active: None,
                 moved: plan.moved,
+                unavailable: plan.unavailable.clone(),
             }),
         });
     }
@@ -436,7 +440,22 @@ impl Sim {
             let dead = known
                 .device
                 .is_some_and(|number| node.devices[number].health == DeviceHealth::Unhealthy);
-            let runs = node.liveness == Liveness::Ready && (!dead || !known.stand_ins.is_empty());
+            let at = |device| {
+                (
+                    pod.node.clone().unwrap_or_default(),
+                    device,
+                    owned.variant.clone(),
+                )
+            };
+            let unloadable = known
+                .device
+                .is_some_and(|device| self.unloadable.contains(&at(device)));
+            let reason = match (dead, unloadable) {
+                (true, _) => "the device does not answer",
+                (_, true) => "LoadFailed",
+                _ => "",
+            };
+            let runs = node.liveness == Liveness::Ready && (reason.is_empty() || !known.stand_ins.is_empty());
             let unready = PodState::Starting {
                 reason: String::new(),
                 message: String::new(),
@@ -453,18 +472,18 @@ impl Sim {
                 }
                 _ => {}
             }
-            if owned.state == PodState::Ready {
-                let name = if dead {
-                    known.stand_ins[0].clone()
-                } else {
-                    owned.variant.clone()
+            if owned.state == PodState::Ready || (unloadable && known.bound) {
+                let name = match reason {
+                    "" => owned.variant.clone(),
+                    _ => known.stand_ins.first().cloned().unwrap_or_default(),
                 };
-                let reason = if dead {
-                    "the device does not answer".to_owned()
-                } else {
-                    String::new()
-                };
-                owned.active = Some(ActiveVariant { name, reason });
+                let said = owned.active.as_ref();
+                let as_before = said.filter(|said| said.name == name && said.reason == reason);
+                owned.active = Some(ActiveVariant {
+                    since: as_before.and_then(|said| said.since).or(Some(now)),
+                    name,
+                    reason: reason.to_owned(),
+                });
             }
         }
     }

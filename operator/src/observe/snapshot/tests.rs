@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use perwatt_crds::names;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -106,4 +107,48 @@ fn an_agent_has_its_grace_anew_when_its_node_is_ready_again() {
     };
     assert_eq!(silent_since("2026-01-01T00:00:00Z"), "2026-01-02T00:00:00Z");
     assert_eq!(silent_since("2026-01-03T00:00:00Z"), "2026-01-03T00:00:00Z");
+}
+
+#[test]
+fn of_two_pods_of_a_slot_each_has_the_report_of_its_own_device() {
+    let device = |id: &str, pod: &str, active: &str, reason: &str| {
+        json!({"id": id, "profile": "chip", "class": "ASIC", "health": "Healthy", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            "pod": {"namespace": "lines", "name": pod}, "runtime": {"namespace": "lines", "workload": "gate",
+            "slot": "replica-0", "revision": "r1", "activeVariant": active, "degraded": !reason.is_empty(),
+            "reason": reason, "since": "2026-01-01T00:00:00Z"}})
+    };
+    let pod = |name: &str| {
+        object::<Pod>(json!({
+            "metadata": {"name": name, "namespace": "lines", "uid": name,
+                "labels": {names::LABEL_REVISION: "r1", names::LABEL_VARIANT: "npu", names::LABEL_ROLE: "serving",
+                    names::LABEL_ATTEMPT: "0"},
+                "annotations": {names::ANNOTATION_SLOT: "replica-0", names::ANNOTATION_PROFILE: "chip"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "InferenceWorkload", "name": "gate", "uid": "w1",
+                    "controller": true}]},
+            "spec": {"nodeName": "edge-x", "containers": []},
+        }))
+    };
+    let mut objects = objects();
+    let mut gate = (*objects.workloads[0]).clone();
+    gate.metadata.uid = Some("w1".into());
+    objects.workloads = vec![Arc::new(gate)];
+    objects.pods = vec![pod("gate-old"), pod("gate-new"), pod("gate-unnamed")];
+    objects.inventories = vec![object(
+        json!({"metadata": {"name": "edge-x"}, "spec": {}, "status": {"devices": [
+            device("chip-0", "gate-old", "cpu", "LoadFailed"), device("chip-1", "gate-new", "npu", ""),
+        ]}}),
+    )];
+    let pods = world(objects).pods;
+    let active = |place: usize| pods[place].owned.as_ref().unwrap().active.clone().unwrap();
+    assert_eq!(
+        (active(0).name.as_str(), active(0).reason.as_str()),
+        ("cpu", "LoadFailed")
+    );
+    assert_eq!(active(0).since, "2026-01-01T00:00:00Z".parse().ok());
+    assert_eq!((active(1).name.as_str(), active(1).reason.as_str()), ("npu", ""));
+    assert_eq!(
+        active(2).name,
+        "npu",
+        "which device it holds is not known: one of its slot's"
+    );
 }
