@@ -19,6 +19,8 @@ pub enum ConditionType {
     Stalled,
     /// Served from a fallback, or a slot without a feasible variant.
     Degraded,
+    /// The present revision has passed all cohorts; there only while it needs to, or did.
+    RolloutComplete,
 }
 
 impl ConditionType {
@@ -30,6 +32,7 @@ impl ConditionType {
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::Degraded => "Degraded",
+            Self::RolloutComplete => "RolloutComplete",
         }
     }
 }

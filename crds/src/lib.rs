@@ -12,6 +12,7 @@ pub mod performance;
 pub mod profile;
 pub mod quantity;
 pub mod render;
+pub mod rollout;
 pub mod schema;
 pub mod site;
 pub mod text;
@@ -20,6 +21,7 @@ mod workload_status;
 
 pub use inventory::{DeviceInventory, DeviceInventoryStatus};
 pub use profile::{HardwareProfile, HardwareProfileSpec, HardwareProfileStatus};
+pub use rollout::{RolloutApproval, RolloutApprovalSpec, RolloutPolicy, RolloutPolicySpec};
 pub use site::{EdgeSite, EdgeSiteSpec, EdgeSiteStatus};
 pub use workload::{InferenceWorkload, InferenceWorkloadSpec, InferenceWorkloadStatus};
 
@@ -34,5 +36,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         EdgeSite::crd(),
         InferenceWorkload::crd(),
         DeviceInventory::crd(),
+        RolloutPolicy::crd(),
+        RolloutApproval::crd(),
     ]
 }

@@ -34,6 +34,10 @@ pub const ANNOTATION_MOVE: &str = "perwatt.dev/move";
 
 /// Pod annotation: where the slot's model could not be run although the device was well, as JSON.
 pub const ANNOTATION_UNAVAILABLE: &str = "perwatt.dev/unavailable";
+/// Pod annotation: the revision that the pod carries beside its own, to be compared with it or to go back to.
+pub const ANNOTATION_INCUMBENT: &str = "perwatt.dev/incumbent";
+/// Annotation of a ControllerRevision: how far its rollout came, as JSON.
+pub const ANNOTATION_ROLLOUT: &str = "perwatt.dev/rollout";
 
 /// PriorityClass of the chart for workloads that give way to all others.
 pub const PRIORITY_CLASS_LOW: &str = "perwatt-low";
@@ -66,6 +70,10 @@ pub const CONTAINER_RUNTIME: &str = "runtime";
 pub const CONTAINER_SIDECAR: &str = "sidecar";
 /// Where a pod finds the model image.
 pub const MODEL_DIR: &str = "/model";
+/// Where a pod that carries two revisions finds the model of the new one.
+pub const CANDIDATE_DIR: &str = "/candidate";
+/// Environment variable with the SHA-256 of the token that commands a runtime.
+pub const CONTROL_TOKEN_ENV: &str = "PERWATT_CONTROL_TOKEN_SHA256";
 /// Where a runtime keeps its evidence over restarts of its container.
 pub const STATE_DIR: &str = "/var/lib/perwatt";
 /// Environment variable that names that folder.

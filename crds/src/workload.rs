@@ -2,6 +2,7 @@
 
 use crate::performance::Performance;
 use crate::profile::{DeviceClass, NodeLabels, Precision};
+use crate::rollout::Rollout;
 use crate::schema;
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -10,7 +11,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::workload_status::{InferenceWorkloadStatus, SlotProblem, WorkloadSummary};
+pub use crate::workload_status::{
+    AnalysisStatus, CohortStatus, InferenceWorkloadStatus, RolloutEnd, RolloutStatus, SlotProblem,
+    WorkloadSummary,
+};
 
 /// A model, its variants (together the fallback chain), and where it must be served.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +44,7 @@ pub use crate::workload_status::{InferenceWorkloadStatus, SlotProblem, WorkloadS
     printcolumn(name = "Energy", type_ = "string", json_path = ".status.summary.energy", description = "Energy per inference, with the source of the figure"),
     printcolumn(name = "Watts", type_ = "string", json_path = ".status.summary.watts", description = "What the slots are expected to draw together, with the source of the figure"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.summary.status", description = "What is wrong, or Ready"),
+    printcolumn(name = "Rollout", type_ = "string", json_path = ".status.summary.rollout", description = "Where a new revision is on its way through the cohorts"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -75,6 +80,10 @@ pub struct InferenceWorkloadSpec {
     /// The pods that serve.
     #[serde(default)]
     pub runtime: RuntimeOptions,
+    /// How a new revision reaches the slots: cohort by cohort, on evidence. Left out, it replaces the old one on all of
+    /// them at once. Changing it restarts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 }
 
 /// The image that holds `model.yaml` and the files of every variant.

@@ -35,7 +35,14 @@ pub struct InferenceWorkloadStatus {
     /// The same in few words, for the columns of `kubectl get`.
     #[serde(default)]
     pub summary: WorkloadSummary,
-    /// Ready, Reconciling, Stalled, Degraded.
+    /// How far the present revision came through its cohorts; left out where it needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// The rollouts that ended, the newest first, the last ten.
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<RolloutEnd>,
+    /// Ready, Reconciling, Stalled, Degraded, RolloutComplete.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -80,6 +87,9 @@ pub struct WorkloadSummary {
     /// What is wrong in one word, or Ready.
     #[serde(default)]
     pub status: String,
+    /// Where a rollout is and what it waits for: `canary 1/3 Comparing`; left out where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rollout: String,
 }
 
 /// A slot that is not served by its planned best, and why.
@@ -100,5 +110,121 @@ pub struct SlotProblem {
     pub reason: String,
     /// What happened, to what, what was tried, what to do.
     #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// How far a revision came through its cohorts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// The new revision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// The revision that it replaces, or goes back to.
+    #[schemars(length(max = 63))]
+    pub incumbent: String,
+    /// What it waits for: Opening, Baking, Comparing, AwaitingApproval, Paused, DeadlineExceeded, PolicyInvalid; or how it
+    /// ended: Complete, Rejected.
+    #[schemars(length(max = 64))]
+    pub state: String,
+    /// The same in a sentence.
+    #[schemars(length(max = 1024))]
+    #[serde(default)]
+    pub message: String,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Time>,
+    /// Whether every runtime does as it was told.
+    #[serde(default)]
+    pub obeyed: bool,
+    /// The cohorts, in their order.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cohorts: Vec<CohortStatus>,
+    /// What is known so far of each metric of the cohort that is open.
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analysis: Vec<AnalysisStatus>,
+}
+
+/// A cohort of a rollout.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CohortStatus {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Slots in it.
+    pub slots: u32,
+    /// Slots that carry the new revision.
+    pub updated: u32,
+    /// Slots that cannot be reached.
+    #[serde(default)]
+    pub offline: u32,
+    /// When its slots were opened to the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Time>,
+    /// When all of them that could be reached carried it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baking: Option<Time>,
+    /// When it was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Time>,
+    /// Pass or Fail; left out while there is none, and where a person let it pass.
+    #[schemars(length(max = 16))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// What it was based on.
+    #[schemars(length(max = 1024))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What is known so far of a metric.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalysisStatus {
+    /// The metric.
+    #[schemars(length(max = 64))]
+    pub metric: String,
+    /// What is compared among itself, such as `npu on hailo-8`.
+    #[schemars(length(max = 253))]
+    pub series: String,
+    /// Pass, Fail, Inconclusive or NotApplicable.
+    #[schemars(length(max = 16))]
+    pub outcome: String,
+    /// Turns, or windows, that it is based on.
+    pub turns: u64,
+    /// Requests of both revisions.
+    pub requests: u64,
+    /// The values, their difference with its interval, and what is still needed.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
+
+/// A rollout that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutEnd {
+    /// The revision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// The revision before.
+    #[schemars(length(max = 63))]
+    pub incumbent: String,
+    /// Complete, Rejected or Superseded.
+    #[schemars(length(max = 16))]
+    pub outcome: String,
+    /// When it began.
+    pub began: Time,
+    /// When it ended.
+    pub ended: Time,
+    /// The cohorts that it reached, with their verdicts: `canary Pass, rest Fail`.
+    #[schemars(length(max = 1024))]
+    #[serde(default)]
+    pub cohorts: String,
+    /// Why it ended, in a sentence.
+    #[schemars(length(max = 1024))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

@@ -4,9 +4,11 @@
 
 pub mod children;
 
-use crate::build::pod::build_pod;
+use crate::build::pair::refusal;
+use crate::build::pod::{Incumbent, build_pod};
 use crate::observe::pod::is_ready;
 use crate::observe::snapshot::Snapshot;
+use crate::rollout::key::ControlKey;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
@@ -76,40 +78,69 @@ pub enum Applied {
     Already,
 }
 
-/// Carries out one change of a plan.
+/// Carries out one change of a plan. `image` is that of the runtime, `key` that of the control ports.
 ///
 /// # Errors
 /// When the change was refused, or is not safe any more.
 pub async fn apply(
     client: &Client,
     snapshot: &Snapshot,
-    image: &str,
+    (image, key): (&str, &ControlKey),
     change: &Change,
 ) -> Result<Applied, ApplyError> {
     match change {
-        Change::Create(plan) => create(client, snapshot, image, plan).await,
+        Change::Create(plan) => {
+            let pod = build(snapshot, (image, key), plan).ok_or_else(|| ApplyError::Stale {
+                what: format!("workload {}", plan.workload),
+            })?;
+            create(client, &pod, plan).await
+        }
         Change::Delete(delete) => remove(client, snapshot, delete).await,
     }
 }
 
-async fn create(
-    client: &Client,
-    snapshot: &Snapshot,
-    image: &str,
-    plan: &PodPlan,
-) -> Result<Applied, ApplyError> {
-    let Some(workload) = snapshot.workloads.get(&plan.workload) else {
-        return Err(ApplyError::Stale {
-            what: format!("workload {}", plan.workload),
-        });
+/// The pod of a plan: of the present revision, beside it the one that it is to replace where a rollout is on its way; or
+/// of that one, where the slot is not open yet.
+fn build(snapshot: &Snapshot, (image, key): (&str, &ControlKey), plan: &PodPlan) -> Option<Pod> {
+    let workload = snapshot.workloads.get(&plan.workload)?;
+    let name = plan.assignment.profile.as_ref();
+    let profile = name
+        .and_then(|name| snapshot.profiles.get(name))
+        .map(AsRef::as_ref);
+    let rolling = snapshot.rollouts.get(&plan.workload);
+    let earlier = rolling.and_then(|rolling| rolling.earlier.as_deref());
+    let Some(past) = earlier else {
+        let class = snapshot.priorities.class(&workload.spec);
+        return Some(build_pod(plan, workload, profile, class, image, None));
     };
-    let profile = plan
-        .assignment
-        .profile
-        .as_ref()
-        .and_then(|name| snapshot.profiles.get(name));
+    if plan.assignment.revision == past.revision {
+        let profile = name
+            .zip(profile)
+            .map(|(name, profile)| past.profile(name, profile));
+        let class = snapshot.priorities.class(&past.workload.spec);
+        return Some(build_pod(
+            plan,
+            &past.workload,
+            profile.as_ref(),
+            class,
+            &past.runtime_image,
+            None,
+        ));
+    }
+    let before = &past.workload.spec;
+    let refusal = refusal(&workload.spec, before, profile, past.runtime_image == image);
+    let digest = key.token_digest(&plan.workload.namespace, &plan.name);
+    let incumbent = Incumbent {
+        revision: &past.revision,
+        spec: before,
+        token_digest: &digest,
+    };
+    let incumbent = refusal.is_none().then_some(incumbent);
     let class = snapshot.priorities.class(&workload.spec);
-    let pod = build_pod(plan, workload, profile.map(AsRef::as_ref), class, image);
+    Some(build_pod(plan, workload, profile, class, image, incumbent))
+}
+
+async fn create(client: &Client, pod: &Pod, plan: &PodPlan) -> Result<Applied, ApplyError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &plan.workload.namespace);
     match api
         .create(
@@ -117,7 +148,7 @@ async fn create(
                 field_manager: Some(names::FIELD_MANAGER.into()),
                 ..PostParams::default()
             },
-            &pod,
+            pod,
         )
         .await
     {

@@ -162,12 +162,17 @@ impl Evidence {
     }
 }
 
-async fn ask(client: &reqwest::Client, source: &Source) -> Option<Report> {
-    let host = if source.address.contains(':') {
-        format!("[{}]", source.address)
+/// An address as it stands in a URL.
+pub(crate) fn host(address: &str) -> String {
+    if address.contains(':') {
+        format!("[{address}]")
     } else {
-        source.address.clone()
-    };
+        address.to_owned()
+    }
+}
+
+async fn ask(client: &reqwest::Client, source: &Source) -> Option<Report> {
+    let host = host(&source.address);
     let url = format!("http://{host}:{}/evidence", perwatt_crds::names::PORT_OBSERVE);
     let answer = async {
         let mut response = client.get(&url).send().await?.error_for_status()?;

@@ -16,6 +16,7 @@ pub mod observe;
 pub mod pass;
 pub mod preflight;
 pub mod report;
+pub mod rollout;
 pub mod settings;
 pub mod telemetry;
 
@@ -25,6 +26,8 @@ use crate::leader::Election;
 use crate::metrics::Metrics;
 use crate::observe::Stores;
 use crate::pass::Pass;
+use crate::rollout::collect::{Seen, collect};
+use crate::rollout::key::{ControlKey, KeyError};
 use crate::settings::{Command, Settings};
 use kube::Client;
 use perwatt_crds::names;
@@ -58,6 +61,9 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signal(#[from] std::io::Error),
+    /// Runtimes cannot be commanded.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The HTTP client cannot be made.
     #[error("cannot make the client that asks runtimes: {0}")]
     Evidence(#[from] reqwest::Error),
@@ -138,9 +144,12 @@ async fn lead(
     election.acquire().await;
     metrics.leader.set(1);
     let evidence = Evidence::default();
+    let key = ControlKey::ensure(client, &settings.namespace).await?;
+    let seen = Seen::default();
     let asking = reqwest::Client::builder()
         .timeout(Duration::from_secs(5))
         .build()?;
+    let speaking = collect(asking.clone(), seen.clone(), Arc::clone(&changed));
     let pulling = pull_evidence(
         asking,
         stores.clone(),
@@ -154,10 +163,12 @@ async fn lead(
         stores,
         evidence,
         metrics.clone(),
+        (key, seen),
     );
     tokio::select! {
         () = plan_forever(pass, &changed, health, stopping) => Ok(()),
         () = pulling => Ok(()),
+        () = speaking => Ok(()),
         () = hold(election) => Err(RunError::LeaseLost),
     }
 }

@@ -8,6 +8,10 @@ use crate::observe::Stores;
 use crate::observe::assumed::Assumed;
 use crate::observe::snapshot::{Objects, Snapshot};
 use crate::report::{self, events, workload::Facts};
+use crate::rollout;
+use crate::rollout::collect::{Seen, build_tasks};
+use crate::rollout::keep::{Written, histories};
+use crate::rollout::key::ControlKey;
 use crate::settings::Settings;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -39,6 +43,9 @@ pub struct Pass {
     stores: Stores,
     assumed: Assumed,
     evidence: Evidence,
+    key: ControlKey,
+    seen: Seen,
+    written: Written,
     metrics: Metrics,
     reporter: Reporter,
     reported: BTreeMap<WorkloadKey, Vec<SlotLabels>>,
@@ -53,6 +60,7 @@ impl Pass {
         stores: Stores,
         evidence: Evidence,
         metrics: Metrics,
+        (key, seen): (ControlKey, Seen),
     ) -> Self {
         let reporter = Reporter {
             controller: "perwatt-operator".into(),
@@ -64,6 +72,9 @@ impl Pass {
             stores,
             assumed: Assumed::default(),
             evidence,
+            key,
+            seen,
+            written: Written::default(),
             metrics,
             reporter,
             reported: BTreeMap::new(),
@@ -87,6 +98,7 @@ impl Pass {
         snapshot.world.agent_grace = self.settings.agent_grace;
         self.metrics
             .show_silent_agents(silent_agents(&snapshot.world, now).count());
+        let rolling = self.roll(&mut snapshot, now).await;
         let planning = Instant::now();
         let plan = plan(&snapshot.world, now);
         self.metrics
@@ -100,10 +112,30 @@ impl Pass {
         self.metrics.pass_seconds.observe(began.elapsed().as_secs_f64());
         let due = plan.wake_at.map_or(NOTHING_DUE, |at| until(at, now));
         let shown = self.assumed.due(now).unwrap_or(NOTHING_DUE);
-        [children, changes, statuses, due, shown]
+        [rolling, children, changes, statuses, due, shown]
             .into_iter()
             .min()
             .unwrap_or(NOTHING_DUE)
+    }
+
+    /// Decides on rollouts and keeps that, opens slots to them, and says what runtimes are to be told.
+    async fn roll(&mut self, snapshot: &mut Snapshot, now: Timestamp) -> Duration {
+        let facts = rollout::Facts {
+            histories: histories(&self.written.newest(self.stores.revisions.state())),
+            policies: self.stores.policies.state(),
+            approvals: self.stores.approvals.state(),
+        };
+        let mut decisions = rollout::determine(snapshot, &facts, &self.seen, now);
+        let image = self.settings.runtime_image.as_str();
+        let all = self
+            .written
+            .keep(&self.client, snapshot, &facts.histories, image, &mut decisions)
+            .await;
+        let wakes = decisions.rollouts.values().filter_map(|rolling| rolling.wake_at);
+        let due = wakes.min().map_or(NOTHING_DUE, |at| until(at, now));
+        rollout::open(snapshot, decisions);
+        self.seen.set_tasks(build_tasks(snapshot, &self.key, now));
+        if all { due } else { RETRY_LATER }
     }
 
     async fn apply_children(&self, snapshot: &Snapshot) -> Duration {
@@ -129,9 +161,9 @@ impl Pass {
         (now, began): (Timestamp, Instant),
     ) -> Duration {
         let image = self.settings.runtime_image.as_str();
-        let client = &self.client;
+        let (client, key) = (&self.client, &self.key);
         let results = stream::iter(plan.changes.iter().take(CHANGES))
-            .map(|change| async move { (change, apply::apply(client, snapshot, image, change).await) })
+            .map(|change| async move { (change, apply::apply(client, snapshot, (image, key), change).await) })
             .buffer_unordered(CONCURRENT)
             .collect::<Vec<_>>()
             .await;
@@ -251,6 +283,15 @@ impl Pass {
                 evidence: &evidence,
                 revision: &planned.revision,
                 breaker: plan.breaker,
+                rolling: snapshot.rollouts.get(key),
+                history: report::rollout::history(
+                    key,
+                    &snapshot.past_rollouts,
+                    snapshot
+                        .rollouts
+                        .get(key)
+                        .map(|rolling| (rolling.candidate.as_str(), &rolling.record)),
+                ),
             };
             due = due.min(self.write_status(key, &facts, now).await);
         }

@@ -7,6 +7,7 @@ mod common;
 use common::{Runtime, command, reducing_folder, sum_folder};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 const TOKEN: &str = "let-me-in";
 
-/// Two folders, a token and a folder for state.
+/// Two folders of models and one for state.
 struct Site {
     tmp: tempfile::TempDir,
     incumbent: PathBuf,
@@ -25,7 +26,6 @@ impl Site {
         let tmp = tempfile::tempdir().unwrap();
         let incumbent = sum_folder(&tmp.path().join("old"), 1, "null");
         reducing_folder(&tmp.path().join("new"), "ReduceL1", 1, "null");
-        std::fs::write(tmp.path().join("token"), format!("{TOKEN}\n")).unwrap();
         Self { tmp, incumbent }
     }
 
@@ -34,6 +34,11 @@ impl Site {
     }
 
     async fn start(&self, candidate: &Path) -> Runtime {
+        self.start_with(candidate, &hex::encode(Sha256::digest(TOKEN)))
+            .await
+    }
+
+    async fn start_with(&self, candidate: &Path, digest: &str) -> Runtime {
         let variants = json!([{"name": "cpu", "artifact": "sum.onnx"}]);
         let config = json!({
             "workload": "gate", "node": "edge-a", "revision": "old", "variants": variants,
@@ -44,7 +49,7 @@ impl Site {
             .args(["--state-milliseconds", "20", "--drain-milliseconds", "1"])
             .env("PERWATT_CONFIG", config.to_string())
             .env("PERWATT_STATE_DIR", self.path("state"))
-            .env("PERWATT_CONTROL_TOKEN_FILE", self.path("token"));
+            .env("PERWATT_CONTROL_TOKEN_SHA256", digest);
         Runtime::start(command).await
     }
 
@@ -203,8 +208,10 @@ async fn a_restart_goes_on_with_the_command() {
         (&json!("Candidate"), &json!("new"))
     );
     assert_eq!(now["seed"], Value::Null, "it would tell the order of blocks");
-    let (status, text) = put(&runtime, TOKEN, &wanted("Incumbent", 7).to_string()).await;
-    assert_eq!(status, 409, "{text}");
+    for (mode, generation) in [("Incumbent", 7), ("Incumbent", 8)] {
+        let (status, text) = put(&runtime, TOKEN, &wanted(mode, generation).to_string()).await;
+        assert_eq!(status, 409, "{text}");
+    }
     obey(&runtime, "Incumbent", 9).await;
     assert_eq!(state(&runtime).await["serving"], "old");
 }
@@ -226,11 +233,18 @@ async fn only_the_token_commands_and_only_what_can_be() {
     }
     let huge = format!("{{\"mode\": \"{}\"}}", "x".repeat(10_000));
     assert_eq!(put(&runtime, TOKEN, &huge).await.0, 413);
-    std::fs::remove_file(site.path("token")).unwrap();
-    let (status, text) = put(&runtime, TOKEN, &good).await;
-    assert_eq!(status, 403);
-    assert!(text.contains("token"), "{text}");
     assert_eq!(state(&runtime).await["mode"], "Incumbent");
+}
+
+#[tokio::test]
+async fn without_the_digest_of_a_token_nothing_commands() {
+    for digest in ["", "let-me-in", "00"] {
+        let site = Site::new();
+        let runtime = site.start_with(&site.path("new/sum"), digest).await;
+        let (status, text) = put(&runtime, TOKEN, &wanted("Compare", 1).to_string()).await;
+        assert_eq!(status, 403);
+        assert!(text.contains("PERWATT_CONTROL_TOKEN_SHA256"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use crate::load::{Load, load_of_pod};
 use crate::site::Sites;
 use crate::ways::{Way, build_ways};
-use crate::world::{Node, OwnedPod, Pod, PodState, Role, WorkloadKey, World};
+use crate::world::{Node, OwnedPod, Pod, PodState, Role, Workload, WorkloadKey, World};
 use jiff::Timestamp;
 use perwatt_crds::workload::PlacementMode;
 use std::collections::BTreeMap;
@@ -52,7 +52,14 @@ pub(crate) struct Index<'w> {
     /// The node of every pod of the world, in its order.
     pub pod_nodes: Vec<Option<NodeId>>,
     pods: BTreeMap<&'w WorkloadKey, BTreeMap<&'w str, Vec<OwnPod<'w>>>>,
-    ways: BTreeMap<&'w WorkloadKey, Vec<Way<'w>>>,
+    ways: BTreeMap<&'w WorkloadKey, Ways<'w>>,
+}
+
+/// The ways to serve a workload, and those of its earlier revision.
+struct Ways<'w> {
+    workload: &'w Workload,
+    present: Vec<Way<'w>>,
+    earlier: Vec<Way<'w>>,
 }
 
 impl<'w> Index<'w> {
@@ -87,7 +94,15 @@ impl<'w> Index<'w> {
             found.sort_by_key(|own| (own.owned.created, own.name().to_owned()));
         }
         let ways = world.workloads.iter();
-        let ways = ways.map(|(key, workload)| (key, build_ways(world, workload, now)));
+        let ways = ways.map(|(key, workload)| {
+            let earlier = workload.earlier.as_ref();
+            let ways = Ways {
+                workload,
+                present: build_ways(world, workload, now),
+                earlier: earlier.map_or_else(Vec::new, |earlier| build_ways(world, &earlier.workload, now)),
+            };
+            (key, ways)
+        });
         let mut index = Self {
             world,
             now,
@@ -122,9 +137,27 @@ impl<'w> Index<'w> {
         !self.world.sites.is_empty()
     }
 
-    /// The ways to serve a workload, best first.
-    pub fn ways(&self, workload: &WorkloadKey) -> &[Way<'w>] {
-        self.ways.get(workload).map_or(&[], Vec::as_slice)
+    /// The ways to serve a slot of a workload with the revision that it is to run, best first.
+    pub fn ways(&self, workload: &WorkloadKey, slot: &str) -> &[Way<'w>] {
+        self.ways.get(workload).map_or(&[], |ways| {
+            if std::ptr::eq(ways.workload.of_slot(slot), ways.workload) {
+                &ways.present
+            } else {
+                &ways.earlier
+            }
+        })
+    }
+
+    /// The ways of the revision that a pod runs.
+    pub fn ways_of_pod(&self, owned: &OwnedPod) -> &[Way<'w>] {
+        self.ways.get(&owned.workload).map_or(&[], |ways| {
+            let earlier = ways.workload.earlier.as_ref();
+            if earlier.is_some_and(|earlier| earlier.workload.revision == owned.revision) {
+                &ways.earlier
+            } else {
+                &ways.present
+            }
+        })
     }
 
     /// The pods of every slot that has some.

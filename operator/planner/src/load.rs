@@ -89,7 +89,7 @@ pub(crate) fn load_of_pod(index: &Index<'_>, own: &OwnPod<'_>, now: Timestamp) -
             };
         }
     }
-    let ways = index.ways(&owned.workload);
+    let ways = index.ways_of_pod(owned);
     match crate::ways::place_of(ways, &owned.variant, owned.profile.as_deref()) {
         Some(place) => ways[place].load,
         None => match profile {

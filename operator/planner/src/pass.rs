@@ -89,7 +89,7 @@ impl<'a, 'w> Pass<'a, 'w> {
     pub fn plan_slots(&mut self, slots: Vec<(usize, Slot<'w>)>) {
         let index = self.index;
         for (_, slot) in put_in_turn(index, &self.ledger, slots) {
-            let ways = index.ways(slot.key);
+            let ways = index.ways(slot.key, &slot.name);
             let planned = self.plan_slot(slot, ways);
             self.plan.slots.push(planned);
         }

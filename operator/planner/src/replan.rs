@@ -289,6 +289,9 @@ fn opens(
     slots: &[&SlotPlan],
     nodes: &BTreeSet<NodeId>,
 ) -> bool {
+    if workload.earlier.is_some() {
+        return true;
+    }
     let chosen = |slot: &&SlotPlan| slot.candidates.iter().position(|candidate| candidate.chosen);
     let worst = slots.iter().filter_map(chosen).max().unwrap_or_default();
     let Some(slot) = slots
@@ -309,7 +312,7 @@ fn opens(
         watts: true,
     };
     let nothing = Release::default();
-    let better = index.ways(key).iter().take(worst);
+    let better = index.ways(key, &slot.name).iter().take(worst);
     let may = |node: NodeId| workload.nodes.matches(&index.node(node).labels);
     better.filter(|way| way.ruled_out.is_none()).any(|way| {
         nodes.iter().filter(|node| may(**node)).any(|node| {

@@ -76,7 +76,7 @@ fn offer<'w>(
 ) -> Option<Offer> {
     let own = lightest(&slot.pods)?;
     let node = own.node.filter(|node| scene.ledger.meter.is_in(*node, domain))?;
-    let ways = scene.index.ways(slot.key);
+    let ways = scene.index.ways(slot.key, &slot.name);
     let present = place_of(ways, &own.owned.variant, own.owned.profile.as_deref());
     let present = present.map(|place| &ways[place]);
     ways.iter().filter(|way| way.ruled_out.is_none()).find_map(|way| {

@@ -211,7 +211,7 @@ fn build_slot<'w>(
         sheds: false,
         yields: None,
         key,
-        workload,
+        workload: workload.of_slot(&name),
         name,
         ordinal,
         node,

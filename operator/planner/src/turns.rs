@@ -42,9 +42,9 @@ struct Group<'a, 'w> {
 /// For each slot its place in the order of regret; the last place for all whose watts are not known.
 fn sequence<'w>(index: &Index<'w>, ledger: &Ledger<'w>, slots: &[Aged<'w>]) -> Vec<usize> {
     let mut sequence = vec![usize::MAX; slots.len()];
-    let mut groups: BTreeMap<usize, Group<'_, 'w>> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, bool), Group<'_, 'w>> = BTreeMap::new();
     for (place, (age, slot)) in slots.iter().enumerate() {
-        let ways = index.ways(slot.key);
+        let ways = index.ways(slot.key, &slot.name);
         let by_watts =
             slot.workload.objective == Objective::Energy && ways.iter().any(|way| way.cost.is_some());
         if !by_watts {
@@ -61,7 +61,9 @@ fn sequence<'w>(index: &Index<'w>, ledger: &Ledger<'w>, slots: &[Aged<'w>]) -> V
             slots: Vec::new(),
             next: 0,
         };
-        groups.entry(*age).or_insert_with(empty).slots.push(place);
+        // Slots that a rollout has not reached have other ways.
+        let kind = (*age, slot.workload.earlier.is_none());
+        groups.entry(kind).or_insert_with(empty).slots.push(place);
     }
     if groups.is_empty() {
         return sequence;

@@ -9,7 +9,7 @@ use perwatt_crds::inventory::{DeviceHealth, TemperatureBand};
 use perwatt_crds::performance::FigureSource;
 use perwatt_crds::profile::{DeviceClass, NodeLabels, Power, Precision};
 use perwatt_crds::workload::{Locality, Objective, OnGap, PlacementMode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The cluster as it was seen last.
@@ -231,9 +231,29 @@ pub struct Workload {
     pub variants: Vec<Variant>,
     /// CPU and memory that a pod requests.
     pub requests: Resources,
+    /// What the slots run that a rollout has not reached.
+    pub earlier: Option<Box<Earlier>>,
+}
+
+/// What a workload ran before its present revision, and still runs on the slots that are not open to that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Earlier {
+    /// The workload as it was; where it is served, and how many slots it has, is as it is now.
+    pub workload: Workload,
+    /// Names of the slots that are open to the present revision.
+    pub open: BTreeSet<String>,
 }
 
 impl Workload {
+    /// What a slot is to run: the present revision, or the earlier one where it is not open to that.
+    #[must_use]
+    pub fn of_slot(&self, slot: &str) -> &Self {
+        match &self.earlier {
+            Some(earlier) if !earlier.open.contains(slot) => &earlier.workload,
+            _ => self,
+        }
+    }
+
     /// What was found of a variant on a profile, or on none.
     #[must_use]
     pub fn found(&self, variant: &str, profile: Option<&str>) -> Option<&Found> {

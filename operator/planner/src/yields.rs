@@ -108,7 +108,7 @@ fn has_another_way<'w>(scene: Scene<'_, 'w>, survey: &mut Survey<'w>, own: &OwnP
     let Some(loser) = crate::slot::slot_named(index, key, workload, &own.owned.slot) else {
         return false;
     };
-    let ways = index.ways(key);
+    let ways = index.ways(key, &loser.name);
     (0..ways.len()).any(|place| {
         let other = &ways[place];
         other.ruled_out.is_none()

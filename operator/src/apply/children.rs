@@ -7,6 +7,7 @@ use crate::build::service::build_service;
 use crate::observe::Stores;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::spec::sidecars;
+use crate::rollout::keep::{Histories, histories};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -27,7 +28,7 @@ pub struct Children<'a> {
     stores: &'a Stores,
     snapshot: &'a Snapshot,
     runtime_image: &'a str,
-    histories: BTreeMap<WorkloadKey, Vec<Arc<ControllerRevision>>>,
+    histories: Histories,
     running: BTreeMap<&'a WorkloadKey, BTreeSet<&'a str>>,
 }
 
@@ -104,18 +105,6 @@ impl<'a> Children<'a> {
         }
         Ok(())
     }
-}
-
-fn histories(entries: &[Arc<ControllerRevision>]) -> BTreeMap<WorkloadKey, Vec<Arc<ControllerRevision>>> {
-    let mut histories = BTreeMap::<_, Vec<_>>::new();
-    for entry in entries {
-        let workload = entry.labels().get(names::LABEL_WORKLOAD);
-        if let (Some(namespace), Some(name)) = (entry.namespace(), workload.cloned()) {
-            let key = WorkloadKey { namespace, name };
-            histories.entry(key).or_default().push(Arc::clone(entry));
-        }
-    }
-    histories
 }
 
 /// The child that bears its workload's name.

@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod history;
+pub mod pair;
 pub mod pod;
 pub mod service;
 pub mod sidecar;

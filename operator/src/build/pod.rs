@@ -1,6 +1,7 @@
 //! The pod that serves a slot: pinned to its node by affinity, so that the scheduler still
 //! accounts for the device, under restricted Pod Security, with the model as an image volume.
 
+use super::pair;
 use super::sidecar::{self, build_sidecar};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
@@ -24,6 +25,17 @@ const STATE_LIMIT: &str = "32Mi";
 /// The runtime's user and group: no name on the node, no rights.
 const USER: i64 = 65532;
 
+/// What a pod carries beside its own revision.
+#[derive(Clone, Copy, Debug)]
+pub struct Incumbent<'a> {
+    /// The revision.
+    pub revision: &'a str,
+    /// What it runs.
+    pub spec: &'a InferenceWorkloadSpec,
+    /// SHA-256 of the token that commands the runtime.
+    pub token_digest: &'a str,
+}
+
 /// The pod of a plan. `profile` is that of the planned device, `priority_class` the class that
 /// its workload has.
 #[must_use]
@@ -33,9 +45,10 @@ pub fn build_pod(
     profile: Option<&HardwareProfile>,
     priority_class: Option<&str>,
     image: &str,
+    incumbent: Option<Incumbent<'_>>,
 ) -> Pod {
     let spec = &workload.spec;
-    Pod {
+    let mut pod = Pod {
         metadata: ObjectMeta {
             name: Some(plan.name.clone()),
             namespace: Some(plan.workload.namespace.clone()),
@@ -70,10 +83,14 @@ pub fn build_pod(
             ..PodSpec::default()
         }),
         ..Pod::default()
+    };
+    if let Some(incumbent) = incumbent {
+        pair::carry(&mut pod, plan, spec, profile, incumbent);
     }
+    pod
 }
 
-fn volumes(spec: &InferenceWorkloadSpec) -> Vec<Volume> {
+pub(super) fn volumes(spec: &InferenceWorkloadSpec) -> Vec<Volume> {
     vec![
         Volume {
             name: "model".into(),
@@ -257,7 +274,7 @@ fn container(
     }
 }
 
-fn variable(name: &str, value: String) -> EnvVar {
+pub(super) fn variable(name: &str, value: String) -> EnvVar {
     EnvVar {
         name: name.into(),
         value: Some(value),
@@ -313,16 +330,12 @@ pub fn default_resources() -> ResourceRequirements {
 }
 
 /// The configuration of the runtime: the chain that it may use inside this pod.
-fn runtime_config(
+pub(super) fn runtime_config(
     plan: &PodPlan,
     spec: &InferenceWorkloadSpec,
     profile: Option<&HardwareProfile>,
 ) -> serde_json::Value {
     let names = std::iter::once(&plan.assignment.variant).chain(&plan.stand_ins);
-    let variants: Vec<_> = names
-        .filter_map(|name| spec.variants.iter().find(|variant| &variant.name == name))
-        .map(|variant| runtime_variant(variant, plan, profile))
-        .collect();
     let degraded = plan
         .degraded
         .as_ref()
@@ -333,7 +346,7 @@ fn runtime_config(
         "slot": plan.slot,
         "node": plan.assignment.node,
         "revision": plan.assignment.revision,
-        "variants": variants,
+        "variants": runtime_chain(names, &plan.assignment.variant, spec, profile),
         "degraded": degraded,
         "locality": spec.placement.locality,
         "minimumAccuracyPermille": spec.fallback.minimum_accuracy_permille,
@@ -341,9 +354,22 @@ fn runtime_config(
     })
 }
 
+/// The variants of these names; the one that is `on_device` has the device.
+pub(super) fn runtime_chain<'a>(
+    names: impl Iterator<Item = &'a String>,
+    on_device: &str,
+    spec: &InferenceWorkloadSpec,
+    profile: Option<&HardwareProfile>,
+) -> Vec<serde_json::Value> {
+    names
+        .filter_map(|name| spec.variants.iter().find(|variant| &variant.name == name))
+        .map(|variant| runtime_variant(variant, variant.name == on_device, profile))
+        .collect()
+}
+
 fn runtime_variant(
     variant: &Variant,
-    plan: &PodPlan,
+    on_device: bool,
     profile: Option<&HardwareProfile>,
 ) -> serde_json::Value {
     let mut entry = json!({
@@ -364,10 +390,13 @@ fn runtime_variant(
             json!({"endpoint": remote.endpoint, "model": remote.model}),
         );
     }
-    if variant.name == plan.assignment.variant {
+    if on_device {
         match profile.and_then(HardwareProfile::sidecar) {
             Some(sidecar) => set("remote", sidecar::runtime_remote(sidecar)),
-            None => set("profile", json!(plan.assignment.profile)),
+            None => set(
+                "profile",
+                json!(profile.and_then(|profile| profile.metadata.name.as_ref())),
+            ),
         }
     }
     entry

@@ -19,7 +19,9 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
-use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, names};
+use perwatt_crds::{
+    DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, RolloutApproval, RolloutPolicy, names,
+};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -49,6 +51,10 @@ pub struct Stores {
     pub sites: Store<EdgeSite>,
     /// All PriorityClasses.
     pub priority_classes: Store<PriorityClass>,
+    /// All rollout policies.
+    pub policies: Store<RolloutPolicy>,
+    /// What persons decided about rollouts.
+    pub approvals: Store<RolloutApproval>,
 }
 
 /// The watches could not be started or have ended.
@@ -72,15 +78,14 @@ impl Stores {
             pods: watch(Api::all(client.clone()), every(), changed, pod::trim),
             services: watch(Api::all(client.clone()), ours(), changed, |_| ()),
             budgets: watch(Api::all(client.clone()), ours(), changed, |_| ()),
-            // What an old revision ran is read where somebody asks for it.
-            revisions: watch(Api::all(client.clone()), ours(), changed, |entry| {
-                entry.data = None
-            }),
+            revisions: watch(Api::all(client.clone()), ours(), changed, |_| ()),
             workloads: watch(Api::all(client.clone()), every(), changed, |_| ()),
             profiles: watch(Api::all(client.clone()), every(), changed, |_| ()),
             inventories: watch(Api::all(client.clone()), every(), changed, |_| ()),
             sites: watch(Api::all(client.clone()), every(), changed, |_| ()),
             priority_classes: watch(Api::all(client.clone()), every(), changed, |_| ()),
+            policies: watch(Api::all(client.clone()), every(), changed, |_| ()),
+            approvals: watch(Api::all(client.clone()), every(), changed, |_| ()),
         }
     }
 
@@ -120,7 +125,15 @@ impl Stores {
         self.priority_classes
             .wait_until_ready()
             .await
-            .map_err(ended("priorityclasses"))
+            .map_err(ended("priorityclasses"))?;
+        self.policies
+            .wait_until_ready()
+            .await
+            .map_err(ended("rolloutpolicies"))?;
+        self.approvals
+            .wait_until_ready()
+            .await
+            .map_err(ended("rolloutapprovals"))
     }
 }
 

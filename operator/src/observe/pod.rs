@@ -175,6 +175,13 @@ pub fn state(pod: &Pod) -> PodState {
     PodState::Starting { reason, message }
 }
 
+/// Whether the runtime of a pod runs, ready or not.
+#[must_use]
+pub fn is_running(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    status.is_some_and(|status| status.phase.as_deref() == Some("Running") && status.pod_ip.is_some())
+}
+
 /// Whether the kubelet says that the pod is ready.
 #[must_use]
 pub fn is_ready(pod: &Pod) -> bool {

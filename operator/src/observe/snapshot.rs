@@ -4,6 +4,7 @@ use super::priority::Priorities;
 use super::spec::{build_workload, requested};
 use super::{Stores, agent, pod};
 use crate::evidence::Evidence;
+use crate::rollout::Rolling;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -18,6 +19,7 @@ use perwatt_planner::world::{
     ActiveVariant, Breaker, Device, Liveness, Node as PlannedNode, OwnedPod, Pod as PlannedPod, Profile,
     Resources, Site, WorkloadKey, World,
 };
+use perwatt_rollout::Record;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -37,6 +39,10 @@ pub struct Snapshot {
     pub pods: Vec<Arc<Pod>>,
     /// The same as the planner sees it.
     pub world: World,
+    /// The rollouts, once they were decided on.
+    pub rollouts: BTreeMap<WorkloadKey, Rolling>,
+    /// The rollouts of revisions that are not the present ones, as they ended.
+    pub past_rollouts: BTreeMap<(WorkloadKey, String), Record>,
 }
 
 /// The objects that a snapshot is made of.
@@ -139,6 +145,8 @@ impl Snapshot {
             priorities,
             pods,
             world,
+            rollouts: BTreeMap::new(),
+            past_rollouts: BTreeMap::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::pod;
 use super::priority::Priorities;
+use crate::rollout::restore::Past;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use perwatt_crds::performance::{MeasuredFigure, Performance};
@@ -37,6 +38,18 @@ pub fn sidecars<'a>(
     let used = profiles.iter().filter(|(name, profile)| may_use(name, profile));
     used.filter_map(|(name, profile)| Some((name.as_str(), profile.sidecar()?)))
         .collect()
+}
+
+/// A workload as it ran before, for the slots that a rollout has not reached.
+pub(crate) fn build_earlier(
+    past: &Past,
+    profiles: &BTreeMap<String, Arc<HardwareProfile>>,
+    priorities: &Priorities,
+) -> Workload {
+    Workload {
+        revision: past.revision.clone(),
+        ..build_workload(&past.workload, profiles, priorities, &past.runtime_image)
+    }
 }
 
 pub(super) fn build_workload(
@@ -84,6 +97,7 @@ pub(super) fn build_workload(
         stable_for: schema::to_std(&spec.fallback.recovery.stable_for),
         variants: spec.variants.iter().map(build_variant).collect(),
         requests,
+        earlier: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Events: what happened, told where the user looks. Derived from how a status changed, so that
 //! a restart tells nothing twice.
 
+use super::rollout;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use perwatt_crds::InferenceWorkloadStatus;
@@ -85,6 +86,15 @@ pub fn of_status(previous: Option<&InferenceWorkloadStatus>, next: &InferenceWor
     {
         told.push(Told::new(true, "Stalled", &stalled.message));
     }
+    let rolled = rollout::told(
+        previous.and_then(|status| status.rollout.as_ref()),
+        next.rollout.as_ref(),
+    );
+    told.extend(
+        rolled
+            .into_iter()
+            .map(|(warning, reason, note)| Told::new(warning, reason, &note)),
+    );
     told
 }
 

@@ -6,6 +6,7 @@ pub mod events;
 pub mod figures;
 pub mod measured;
 pub mod profile;
+pub mod rollout;
 pub mod site;
 pub mod summary;
 pub mod workload;

@@ -1,12 +1,13 @@
 //! Status of a workload, from the plan of its slots.
 
 use super::breaker::{self, is_held};
-use super::{figures, measured, summary};
+use super::{figures, measured, rollout, summary};
 use crate::evidence::{Energy, Evidence, Report};
+use crate::rollout::Rolling;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use perwatt_crds::conditions::{self, ConditionType, condition, cut};
-use perwatt_crds::workload::{PlacementMode, SlotProblem, WorkloadSummary};
+use perwatt_crds::workload::{PlacementMode, RolloutEnd, RolloutStatus, SlotProblem, WorkloadSummary};
 use perwatt_crds::{InferenceWorkload, InferenceWorkloadStatus, names};
 use perwatt_planner::figure::Figure;
 use perwatt_planner::outcome::{BreakerState, Reason, ReasonCode, SlotPlan};
@@ -30,6 +31,10 @@ pub struct Facts<'a> {
     pub revision: &'a str,
     /// The moves that were counted.
     pub breaker: BreakerState,
+    /// The rollout of the present revision.
+    pub rolling: Option<&'a Rolling>,
+    /// The rollouts that ended.
+    pub history: Vec<RolloutEnd>,
 }
 
 /// One slot that is served: by what, where.
@@ -50,7 +55,8 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> InferenceWorkloadStatus {
     };
     let total = count(&|_| true);
     let previous = facts.workload.status.as_ref();
-    let wanted = build_conditions(facts, served.len(), &served);
+    let rolled = rollout::compute(facts);
+    let wanted = build_conditions(facts, served.len(), &served, rolled.as_ref());
     let status_word = status_word(&wanted);
     InferenceWorkloadStatus {
         observed_generation: facts.workload.metadata.generation,
@@ -73,7 +79,10 @@ pub fn compute(facts: &Facts<'_>, now: Timestamp) -> InferenceWorkloadStatus {
             energy: energy(&served),
             watts: watts(slots),
             status: status_word,
+            rollout: rollout::summary(rolled.as_ref()),
         },
+        rollout: rolled,
+        history: facts.history.clone(),
         figures: measured::compute(facts),
         conditions: conditions::merge(previous.map_or(&[], |status| &status.conditions), wanted, now),
         moves_held_since: breaker::held_since(facts, now),
@@ -164,7 +173,12 @@ fn active_variant<'a>(slot: &'a Served<'_>) -> Option<&'a crate::evidence::Varia
         .find(|variant| variant.name == slot.variant)
 }
 
-fn build_conditions(facts: &Facts<'_>, ready: usize, served: &[Served<'_>]) -> Vec<Condition> {
+fn build_conditions(
+    facts: &Facts<'_>,
+    ready: usize,
+    served: &[Served<'_>],
+    rolled: Option<&RolloutStatus>,
+) -> Vec<Condition> {
     let generation = facts.workload.metadata.generation;
     let mut wanted = vec![build_ready(facts, ready, served)];
     if facts.slots.iter().any(|slot| slot.changing) {
@@ -178,7 +192,12 @@ fn build_conditions(facts: &Facts<'_>, ready: usize, served: &[Served<'_>]) -> V
             generation,
         ));
     }
-    if let Some(reason) = stalled(facts) {
+    let of_rollout = rollout::conditions(rolled, generation);
+    let rejected = of_rollout
+        .iter()
+        .any(|found| found.type_ == ConditionType::Stalled.as_str());
+    wanted.extend(of_rollout);
+    if let Some(reason) = stalled(facts).filter(|_| !rejected) {
         wanted.push(condition(
             ConditionType::Stalled,
             true,

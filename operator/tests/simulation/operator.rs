@@ -8,6 +8,8 @@ use crate::{NODES, RESOURCE, WORKLOADS, key};
 use perwatt_operator::evidence::Evidence;
 use perwatt_operator::metrics::Metrics;
 use perwatt_operator::pass::Pass;
+use perwatt_operator::rollout::collect::Seen;
+use perwatt_operator::rollout::key::ControlKey;
 use perwatt_operator::settings::Settings;
 use serde_json::json;
 use std::time::Duration;
@@ -36,6 +38,7 @@ pub fn start_operator(server: &Shared, views: &Views) -> Pass {
         views.stores(),
         Evidence::default(),
         Metrics::default(),
+        (ControlKey::new([7; 32]), Seen::default()),
     )
 }
 

@@ -9,7 +9,9 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Resource;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
-use perwatt_crds::{DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload};
+use perwatt_crds::{
+    DeviceInventory, EdgeSite, HardwareProfile, InferenceWorkload, RolloutApproval, RolloutPolicy,
+};
 use perwatt_operator::observe::{Stores, pod};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -107,6 +109,8 @@ pub struct Views {
     inventories: View<DeviceInventory>,
     sites: View<EdgeSite>,
     priority_classes: View<PriorityClass>,
+    policies: View<RolloutPolicy>,
+    approvals: View<RolloutApproval>,
 }
 
 impl Views {
@@ -123,6 +127,8 @@ impl Views {
             inventories: View::new("deviceinventories", |_| ()),
             sites: View::new("edgesites", |_| ()),
             priority_classes: View::new("priorityclasses", |_| ()),
+            policies: View::new("rolloutpolicies", |_| ()),
+            approvals: View::new("rolloutapprovals", |_| ()),
         };
         views.nodes.relist(server);
         views.pods.relist(server);
@@ -134,6 +140,8 @@ impl Views {
         views.inventories.relist(server);
         views.sites.relist(server);
         views.priority_classes.relist(server);
+        views.policies.relist(server);
+        views.approvals.relist(server);
         views
     }
 
@@ -150,6 +158,8 @@ impl Views {
             inventories: self.inventories.writer.as_reader(),
             sites: self.sites.writer.as_reader(),
             priority_classes: self.priority_classes.writer.as_reader(),
+            policies: self.policies.writer.as_reader(),
+            approvals: self.approvals.writer.as_reader(),
         }
     }
 

@@ -8,15 +8,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use std::io::{self, Read};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Environment variable with the file that holds the token; no command is obeyed where it is not set.
-pub const TOKEN_ENV: &str = "PERWATT_CONTROL_TOKEN_FILE";
+/// Environment variable with the SHA-256 of the token, in hexadecimal: whoever reads the pod learns no token from it. No
+/// command is obeyed where it is not set.
+pub const TOKEN_ENV: &str = "PERWATT_CONTROL_TOKEN_SHA256";
 /// Largest body of a command, in bytes.
 pub const LARGEST_BODY: usize = 4096;
-/// Largest token, in bytes.
-const LARGEST_TOKEN: u64 = 4096;
 
 /// The reply to a command.
 #[derive(Debug, Serialize)]
@@ -56,7 +55,9 @@ pub async fn put(State(admin): State<Admin>, headers: HeaderMap, body: Bytes) ->
     if let Err(error) = revisions.obey(command) {
         let status = match error {
             CommandError::Invalid(_) => StatusCode::BAD_REQUEST,
-            CommandError::NoCandidate { .. } | CommandError::Old(..) => StatusCode::CONFLICT,
+            CommandError::NoCandidate { .. } | CommandError::Old(..) | CommandError::Another(_) => {
+                StatusCode::CONFLICT
+            }
         };
         return refuse(status, &error.to_string());
     }
@@ -75,17 +76,12 @@ fn refuse(status: StatusCode, message: &str) -> Response {
 }
 
 fn check_token(headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
-    let forbidden = |message: String| Err((StatusCode::FORBIDDEN, message));
-    let Some(path) = std::env::var_os(TOKEN_ENV).filter(|path| !path.is_empty()) else {
-        return forbidden(format!(
-            "no command is obeyed: {TOKEN_ENV} names no file with a token"
+    let digest = std::env::var(TOKEN_ENV).unwrap_or_default();
+    let Some(digest) = read_digest(&digest) else {
+        return Err((
+            StatusCode::FORBIDDEN,
+            format!("no command is obeyed: {TOKEN_ENV} is not the SHA-256 of a token, 64 hexadecimal digits"),
         ));
-    };
-    // Read each time: a token is replaced without a restart.
-    let token = match read_token(path.as_ref()) {
-        Ok(token) if !token.trim().is_empty() => token,
-        Ok(_) => return forbidden(format!("no command is obeyed: {} is empty", path.display())),
-        Err(error) => return forbidden(format!("no command is obeyed: {}: {error}", path.display())),
     };
     let given = headers
         .get(header::AUTHORIZATION)
@@ -93,7 +89,8 @@ fn check_token(headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
     let given = given
         .and_then(|value| value.strip_prefix("Bearer "))
         .unwrap_or_default();
-    if bool::from(given.trim().as_bytes().ct_eq(token.trim().as_bytes())) {
+    let given = Sha256::digest(given.trim().as_bytes());
+    if bool::from(given.as_slice().ct_eq(&digest)) {
         return Ok(());
     }
     Err((
@@ -102,10 +99,8 @@ fn check_token(headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
     ))
 }
 
-fn read_token(path: &std::path::Path) -> io::Result<String> {
-    let mut token = String::new();
-    std::fs::File::open(path)?
-        .take(LARGEST_TOKEN)
-        .read_to_string(&mut token)?;
-    Ok(token)
+fn read_digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text.trim(), &mut digest).ok()?;
+    Some(digest)
 }

@@ -64,6 +64,9 @@ pub enum CommandError {
     /// A newer command was obeyed.
     #[error("generation {0} is older than {1}, which is in force: an operator that leads no more sent it")]
     Old(u64, u64),
+    /// Two senders speak under one number.
+    #[error("generation {0} was given to another command: raise it with every change")]
+    Another(u64),
 }
 
 impl Command {
@@ -190,6 +193,9 @@ impl Control {
         if command.generation < held {
             return Err(CommandError::Old(command.generation, held));
         }
+        if command.generation == held && held > 0 && command != *self.command.borrow() {
+            return Err(CommandError::Another(held));
+        }
         self.install(&mut arm, command);
         Ok(())
     }
@@ -257,7 +263,10 @@ mod tests {
         let error = control.obey(command(Mode::Incumbent, 4)).unwrap_err();
         assert_eq!(error, CommandError::Old(4, 5));
         assert_eq!(control.serving(), (Arm::Canary, Mode::Candidate));
-        control.obey(command(Mode::Incumbent, 5)).unwrap();
+        let error = control.obey(command(Mode::Incumbent, 5)).unwrap_err();
+        assert_eq!(error, CommandError::Another(5));
+        control.obey(command(Mode::Candidate, 5)).unwrap();
+        control.obey(command(Mode::Incumbent, 6)).unwrap();
         assert_eq!(control.serving(), (Arm::Incumbent, Mode::Incumbent));
     }
 

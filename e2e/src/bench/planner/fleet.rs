@@ -167,6 +167,7 @@ fn workload(number: usize, mode: PlacementMode, random: &mut Rng) -> Workload {
             pods: 1,
             ..Resources::default()
         },
+        earlier: None,
     }
 }
 

@@ -129,6 +129,7 @@ pub fn workload() -> Workload {
             pods: 1,
             ..Resources::default()
         },
+        earlier: None,
     }
 }
 

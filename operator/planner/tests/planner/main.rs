@@ -22,6 +22,7 @@ mod letters;
 mod moving;
 mod properties;
 mod purity;
+mod rolling;
 mod scale;
 mod sim;
 mod unable;

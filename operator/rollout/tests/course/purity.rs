@@ -1,0 +1,50 @@
+//! The crate decides, and does nothing else.
+
+#[path = "../../../purity.rs"]
+mod shared;
+
+use shared::{check_sources, packages};
+
+#[test]
+fn no_client_and_no_runtime_are_among_the_dependencies() {
+    let packages = packages("perwatt-rollout");
+    let depends_on = |name: &str| packages.iter().any(|package| package == name);
+    assert!(
+        depends_on("perwatt-verdict"),
+        "the tree lists what there is: {packages:?}"
+    );
+    for forbidden in [
+        "kube",
+        "k8s-openapi",
+        "tokio",
+        "hyper",
+        "reqwest",
+        "rand",
+        "fastrand",
+    ] {
+        assert!(
+            !depends_on(forbidden),
+            "perwatt-rollout depends on {forbidden}: {packages:?}"
+        );
+    }
+}
+
+#[test]
+fn no_source_reads_a_clock_an_environment_or_a_file_or_rolls_dice() {
+    let seen = check_sources(&[
+        "SystemTime",
+        "Instant::now",
+        "Timestamp::now",
+        "std::env",
+        "std::fs",
+        "std::net",
+        "std::process",
+        "std::thread",
+        "async fn",
+        ".await",
+        "HashMap",
+        "HashSet",
+        "rand::",
+    ]);
+    assert!(seen >= 4);
+}

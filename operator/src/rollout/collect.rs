@@ -1,0 +1,506 @@
+//! Tells runtimes that carry two revisions who is to answer, and asks them what came of it.
+//!
+//! What is here is lost with the process, and found again: orders follow from the records of rollouts, and runtimes keep
+//! the turns that they closed.
+
+use super::key::ControlKey;
+use crate::evidence::host;
+use crate::observe::snapshot::Snapshot;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use perwatt_crds::names;
+use perwatt_planner::world::WorkloadKey;
+use perwatt_rollout::{Mode, Order, order};
+use perwatt_verdict::evidence::{Turn, Unit};
+use perwatt_verdict::{Evidence, Judgement, Settings, judge};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How often it is looked whether there is something to say or to ask.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a runtime that compares is asked for its turns: a turn takes four seconds at least.
+const ASK: Duration = Duration::from_secs(2);
+/// How often a runtime is asked whether it still does as it was told: its state may have been lost.
+const CHECK: Duration = Duration::from_secs(30);
+/// Pods for each second that such checks take, so that thousands of them stay cheap.
+const CHECKS_PER_SECOND: usize = 20;
+/// Pods that are spoken to at once.
+const CONCURRENT: usize = 16;
+/// How long one answer may take.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Longest answer that is read, in bytes.
+const ANSWER_LIMIT: usize = 2 * 1024 * 1024;
+/// Turns in one answer of a runtime.
+const PAGE: usize = 32;
+/// Most pages that are read in one go.
+const PAGES: usize = 8;
+
+/// A rollout whose runtimes are spoken to.
+#[derive(Clone, Debug)]
+pub struct Task {
+    key: WorkloadKey,
+    candidate: String,
+    incumbent: String,
+    /// Place of the cohort that is open, and what is judged there.
+    judged: Option<(usize, Settings)>,
+    pods: Vec<TaskPod>,
+}
+
+/// A pod that carries both revisions.
+#[derive(Clone, Debug)]
+struct TaskPod {
+    uid: String,
+    address: String,
+    slot: String,
+    series: String,
+    token: String,
+    order: Order,
+    /// It is of the cohort that is judged.
+    counts: bool,
+}
+
+/// What is known of a runtime.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Of the command in force.
+    generation: Option<u64>,
+    /// Why its candidate does not work.
+    failure: Option<String>,
+    /// Number of the last turn that was read.
+    cursor: u32,
+    asked: Option<Instant>,
+    checked: Option<Instant>,
+    /// How often evidence was asked for, and how often none came.
+    measuring: (u64, u64),
+}
+
+/// Workload and revision.
+type RolloutKey = (WorkloadKey, String);
+
+#[derive(Default)]
+struct Inner {
+    tasks: Vec<Task>,
+    known: HashMap<String, Known>,
+    evidence: HashMap<RolloutKey, Evidence>,
+    judgements: HashMap<RolloutKey, (usize, Judgement)>,
+}
+
+/// What runtimes said.
+#[derive(Clone, Default)]
+pub struct Seen {
+    inner: Arc<Mutex<Inner>>,
+    wake: Arc<Notify>,
+}
+
+impl Seen {
+    // Nothing panics under this lock, so a poisoned lock holds whole data.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the candidate in a pod does not work.
+    #[must_use]
+    pub fn failure(&self, uid: &str) -> Option<String> {
+        self.lock().known.get(uid)?.failure.clone()
+    }
+
+    /// What was concluded of the cohort that is open.
+    #[must_use]
+    pub fn judgement(&self, key: &WorkloadKey, candidate: &str, cohort: Option<usize>) -> Option<Judgement> {
+        let inner = self.lock();
+        let (of, judgement) = inner.judgements.get(&(key.clone(), candidate.to_owned()))?;
+        (Some(*of) == cohort).then(|| judgement.clone())
+    }
+
+    /// Whether every runtime of a rollout does as it was told.
+    #[must_use]
+    pub fn is_obeyed(&self, key: &WorkloadKey, candidate: &str) -> bool {
+        let inner = self.lock();
+        let mut tasks = inner.tasks.iter();
+        tasks.all(|task| {
+            let other = (&task.key, task.candidate.as_str()) != (key, candidate);
+            other
+                || task.pods.iter().all(|pod| {
+                    inner.known.get(&pod.uid).and_then(|known| known.generation) >= Some(pod.order.generation)
+                })
+        })
+    }
+
+    /// What is to be said and asked from now on.
+    pub fn set_tasks(&self, tasks: Vec<Task>) {
+        let mut inner = self.lock();
+        let alive: HashSet<_> = tasks
+            .iter()
+            .flat_map(|task| task.pods.iter().map(|pod| pod.uid.clone()))
+            .collect();
+        inner.known.retain(|uid, _| alive.contains(uid));
+        let open: HashSet<_> = tasks
+            .iter()
+            .map(|task| (task.key.clone(), task.candidate.clone()))
+            .collect();
+        inner.evidence.retain(|key, _| open.contains(key));
+        inner.judgements.retain(|key, _| open.contains(key));
+        let news = tasks.iter().flat_map(|task| &task.pods).any(|pod| {
+            inner.known.get(&pod.uid).and_then(|known| known.generation) < Some(pod.order.generation)
+        });
+        inner.tasks = tasks;
+        drop(inner);
+        if news {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// What the runtimes of every rollout are to be told and asked.
+#[must_use]
+pub fn build_tasks(snapshot: &Snapshot, key: &ControlKey, now: Timestamp) -> Vec<Task> {
+    let carrying = snapshot.pods.iter().filter(|pod| {
+        pod.annotations().contains_key(names::ANNOTATION_INCUMBENT)
+            && pod.metadata.deletion_timestamp.is_none()
+            && crate::observe::pod::is_running(pod)
+    });
+    let mut tasks: BTreeMap<(WorkloadKey, String), Task> = BTreeMap::new();
+    for pod in carrying {
+        let Some(found) = build_pod(snapshot, key, pod, now) else {
+            continue;
+        };
+        let (workload, candidate, incumbent, task_pod) = found;
+        let rolling = snapshot
+            .rollouts
+            .get(&workload)
+            .filter(|rolling| rolling.candidate == candidate);
+        let judged = rolling.and_then(|rolling| {
+            let settings = rolling.policy.as_ref()?.analysis.clone()?;
+            Some((rolling.record.current()?, settings))
+        });
+        tasks
+            .entry((workload.clone(), candidate.clone()))
+            .or_insert_with(|| Task {
+                key: workload,
+                candidate,
+                incumbent,
+                judged,
+                pods: Vec::new(),
+            })
+            .pods
+            .push(task_pod);
+    }
+    tasks.into_values().collect()
+}
+
+fn build_pod(
+    snapshot: &Snapshot,
+    key: &ControlKey,
+    pod: &Pod,
+    now: Timestamp,
+) -> Option<(WorkloadKey, String, String, TaskPod)> {
+    let label = |name: &str| pod.labels().get(name).cloned();
+    let note = |name: &str| pod.annotations().get(name).cloned();
+    let workload = WorkloadKey {
+        namespace: pod.namespace()?,
+        name: label(names::LABEL_WORKLOAD)?,
+    };
+    let candidate = label(names::LABEL_REVISION)?;
+    let incumbent = note(names::ANNOTATION_INCUMBENT)?;
+    let slot = note(names::ANNOTATION_SLOT)?;
+    let rolling = snapshot.rollouts.get(&workload);
+    let own = rolling.filter(|rolling| rolling.candidate == candidate);
+    let record = match own {
+        Some(rolling) => &rolling.record,
+        // Of a revision that is not the present one any more: it goes on as its own rollout ended.
+        None => snapshot
+            .past_rollouts
+            .get(&(workload.clone(), candidate.clone()))?,
+    };
+    let seed = key.seed(&workload.to_string(), &candidate, &slot);
+    let order = order(record, &slot, seed, now);
+    let counts = own.is_some_and(|rolling| Some(rolling.record.cohort_of(&slot)) == rolling.record.current());
+    let series = match note(names::ANNOTATION_PROFILE) {
+        Some(profile) => format!("{} on {profile}", label(names::LABEL_VARIANT)?),
+        None => label(names::LABEL_VARIANT)?,
+    };
+    let task_pod = TaskPod {
+        uid: pod.metadata.uid.clone()?,
+        address: pod.status.as_ref()?.pod_ip.clone()?,
+        token: key.token(&workload.namespace, &pod.name_any()),
+        slot,
+        series,
+        order,
+        counts,
+    };
+    Some((workload, candidate, incumbent, task_pod))
+}
+
+/// Speaks to runtimes for ever; `changed` is notified where something that rollouts are decided on is another.
+pub async fn collect(client: reqwest::Client, seen: Seen, changed: Arc<Notify>) {
+    loop {
+        tokio::select! {
+            () = seen.wake.notified() => {}
+            () = tokio::time::sleep(TICK) => {}
+        }
+        if round(&client, &seen).await {
+            changed.notify_one();
+        }
+    }
+}
+
+async fn round(client: &reqwest::Client, seen: &Seen) -> bool {
+    let (tasks, check) = {
+        let inner = seen.lock();
+        let pods = inner.tasks.iter().map(|task| task.pods.len()).sum::<usize>();
+        (
+            inner.tasks.clone(),
+            CHECK.max(Duration::from_secs((pods / CHECKS_PER_SECOND) as u64)),
+        )
+    };
+    let mut changed = false;
+    for task in &tasks {
+        let answers: Vec<_> = stream::iter(&task.pods)
+            .map(|pod| async move {
+                let known = seen.lock().known.get(&pod.uid).cloned().unwrap_or_default();
+                (pod, speak(client, task, pod, known, check).await)
+            })
+            .buffer_unordered(CONCURRENT)
+            .filter_map(|(pod, spoken)| std::future::ready(spoken.map(|spoken| (pod, spoken))))
+            .collect()
+            .await;
+        changed |= note(seen, task, answers).await;
+    }
+    changed
+}
+
+/// What came of speaking to a runtime.
+struct Spoken {
+    known: Known,
+    turns: Vec<Turn>,
+    confidence_edges: Vec<f64>,
+}
+
+/// Tells a runtime what to do, where it does not do it, and asks it for its turns; nothing where neither is due.
+async fn speak(
+    client: &reqwest::Client,
+    task: &Task,
+    pod: &TaskPod,
+    mut known: Known,
+    check: Duration,
+) -> Option<Spoken> {
+    let is_due = |last: Option<Instant>, every: Duration| last.is_none_or(|last| last.elapsed() >= every);
+    let mut spoke = false;
+    let base = format!("http://{}:{}", host(&pod.address), names::PORT_OBSERVE);
+    if known.generation < Some(pod.order.generation) || is_due(known.checked, check) {
+        spoke = true;
+        if let Some(state) = command(client, &base, pod).await {
+            known.generation = Some(state.generation);
+            known.checked = Some(Instant::now());
+            known.failure = state
+                .candidate
+                .filter(|candidate| candidate.state == "Failed")
+                .map(|candidate| candidate.reason.chars().take(300).collect());
+        }
+    }
+    let mut turns = Vec::new();
+    let mut confidence_edges = Vec::new();
+    if pod.counts && task.judged.is_some() && known.failure.is_none() && is_due(known.asked, ASK) {
+        spoke = true;
+        known.asked = Some(Instant::now());
+        for _ in 0..PAGES {
+            known.measuring.0 += 1;
+            let Some(comparison) = ask(client, &base, known.cursor).await else {
+                known.measuring.1 += 1;
+                break;
+            };
+            if (&comparison.incumbent, &comparison.candidate) != (&task.incumbent, &task.candidate) {
+                break;
+            }
+            confidence_edges = comparison.confidence_edges;
+            let page = comparison.turns.len();
+            if let Some(last) = comparison.turns.last() {
+                known.cursor = last.number;
+            }
+            turns.extend(comparison.turns);
+            if page < PAGE {
+                break;
+            }
+        }
+    }
+    spoke.then_some(Spoken {
+        known,
+        turns,
+        confidence_edges,
+    })
+}
+
+/// Keeps what runtimes said, and judges anew where there is more evidence.
+async fn note(seen: &Seen, task: &Task, answers: Vec<(&TaskPod, Spoken)>) -> bool {
+    let rollout = (task.key.clone(), task.candidate.clone());
+    let mut changed = false;
+    let evidence = {
+        let mut inner = seen.lock();
+        let inner = &mut *inner;
+        let evidence = inner
+            .evidence
+            .entry(rollout.clone())
+            .or_insert_with(|| Evidence::new(&task.candidate, &task.incumbent));
+        let mut more = false;
+        for (pod, spoken) in answers {
+            let before = inner
+                .known
+                .insert(pod.uid.clone(), spoken.known.clone())
+                .unwrap_or_default();
+            changed |= before.failure != spoken.known.failure || before.generation != spoken.known.generation;
+            more |= before.measuring != spoken.known.measuring;
+            if pod.counts && task.judged.is_some() {
+                add(evidence, pod, spoken);
+            }
+        }
+        more.then(|| evidence.clone())
+    };
+    let (Some(evidence), Some((cohort, settings))) = (evidence, task.judged.clone()) else {
+        return changed;
+    };
+    let slots: HashSet<_> = task
+        .pods
+        .iter()
+        .filter(|pod| pod.counts)
+        .map(|pod| pod.slot.clone())
+        .collect();
+    let judged = tokio::task::spawn_blocking(move || {
+        let mut evidence = evidence;
+        evidence.units.retain(|name, _| slots.contains(slot_of(name)));
+        judge(&evidence, &settings)
+    });
+    let Ok(Ok(judgement)) = judged.await else {
+        return changed;
+    };
+    let mut inner = seen.lock();
+    let before = inner.judgements.insert(rollout, (cohort, judgement.clone()));
+    changed | (before != Some((cohort, judgement)))
+}
+
+/// Between the slot and what tells units of one slot apart.
+const UNIT_SEPARATOR: &str = " as ";
+
+fn slot_of(unit: &str) -> &str {
+    unit.split_once(UNIT_SEPARATOR).map_or(unit, |(slot, _)| slot)
+}
+
+fn add(evidence: &mut Evidence, pod: &TaskPod, spoken: Spoken) {
+    let unit = Unit {
+        series: pod.series.clone(),
+        turns: spoken.turns,
+        confidence_edges: spoken.confidence_edges,
+        ..Unit::default()
+    };
+    // A slot that is served in another way is another unit: it is compared among others.
+    let fits = |known: &Unit| known.series == unit.series;
+    let name = match evidence.units.get(&pod.slot) {
+        Some(known) if !fits(known) => format!("{}{UNIT_SEPARATOR}{}", pod.slot, pod.series),
+        _ => pod.slot.clone(),
+    };
+    let known = evidence.units.entry(name).or_insert_with(|| Unit {
+        series: unit.series.clone(),
+        confidence_edges: unit.confidence_edges.clone(),
+        ..Unit::default()
+    });
+    if known.turns.is_empty() {
+        known.confidence_edges.clone_from(&unit.confidence_edges);
+    }
+    let (asked, failed) = spoken.known.measuring;
+    known.measuring.asked = known.measuring.asked.max(asked);
+    known.measuring.failed = known.measuring.failed.max(failed);
+    if unit.turns.is_empty() {
+        return;
+    }
+    if let Err(error) = known.merge(&unit) {
+        tracing::warn!(slot = %pod.slot, %error, "evidence of a slot contradicts what it said before");
+        known.measuring.asked += 1;
+        known.measuring.failed += 1;
+    }
+}
+
+/// What a runtime answers about its revisions.
+#[derive(Debug, Deserialize)]
+struct State {
+    candidate: Option<CandidateState>,
+    generation: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct CandidateState {
+    state: String,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    comparison: Option<Comparison>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Comparison {
+    incumbent: String,
+    candidate: String,
+    #[serde(default)]
+    turns: Vec<Turn>,
+    #[serde(default)]
+    confidence_edges: Vec<f64>,
+}
+
+/// Tells a runtime its order where it has an older one; gives what is then in force.
+async fn command(client: &reqwest::Client, base: &str, pod: &TaskPod) -> Option<State> {
+    let url = format!("{base}/rollout");
+    let state: State = read(&url, client.get(&url)).await?;
+    let failed = state
+        .candidate
+        .as_ref()
+        .is_some_and(|candidate| candidate.state == "Failed");
+    if state.generation >= pod.order.generation || (failed && pod.order.mode != Mode::Incumbent) {
+        return Some(state);
+    }
+    let order = client.put(&url).bearer_auth(&pod.token).json(&pod.order);
+    read(&url, order).await
+}
+
+async fn ask(client: &reqwest::Client, base: &str, after: u32) -> Option<Comparison> {
+    let url = format!("{base}/evidence?after={after}");
+    let answer: Answer = read(&url, client.get(&url)).await?;
+    answer.comparison
+}
+
+async fn read<T: for<'a> Deserialize<'a>>(url: &str, request: reqwest::RequestBuilder) -> Option<T> {
+    let answer = async {
+        let mut response = request.send().await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
+            body.extend_from_slice(&chunk);
+            if body.len() > ANSWER_LIMIT {
+                return Err(format!("its answer is longer than {ANSWER_LIMIT} bytes"));
+            }
+        }
+        if !status.is_success() {
+            let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+            return Err(format!("{status}: {}", text.trim()));
+        }
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
+    };
+    match tokio::time::timeout(DEADLINE, answer).await {
+        Ok(Ok(read)) => Some(read),
+        Ok(Err(error)) => {
+            tracing::warn!(%url, %error, "a runtime with two revisions does not do as it is told");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%url, "a runtime with two revisions does not answer in time");
+            None
+        }
+    }
+}
