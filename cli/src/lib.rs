@@ -6,6 +6,7 @@ pub mod drain;
 pub mod explain;
 pub mod model;
 pub mod plan;
+pub mod rollout;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -29,6 +30,9 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Says what would happen if a workload were applied, on the cluster or without one; changes nothing
     Plan(plan::PlanArgs),
+    /// Shows how far a new revision came, and decides about it
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Takes a device out of use: what it serves moves elsewhere, and nothing new comes to it
     DrainDevice(drain::DrainArgs),
     /// Puts a device back to use
@@ -47,6 +51,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Explain(arguments) => print_text(explain::run(arguments)),
         Command::Plan(arguments) => print_text(plan::run(arguments)),
+        Command::Rollout(command) => print_text(rollout::run(command)),
         Command::DrainDevice(arguments) => print_text(drain::drain(arguments)),
         Command::UncordonDevice(arguments) => print_text(drain::uncordon(arguments)),
         Command::Model(command) => model::run(command, &mut std::io::stdout().lock())

@@ -28,6 +28,13 @@ enum Right {
     Values(Vec<f64>),
 }
 
+/// Requests that flow.
+pub struct Streaming {
+    /// The client.
+    pub traffic: Traffic,
+    _folder: tempfile::TempDir,
+}
+
 /// What a model made of its samples.
 pub struct Heard {
     /// Every reply, in the order of the requests.
@@ -118,10 +125,39 @@ impl Samples {
             ),
             model: name.to_owned(),
             requests,
+            repeat_per_second: None,
         };
         let replies = Traffic::ask(cluster.node(node)?, &options)?.finish().await?;
         let right = replies.iter().filter(|reply| self.right.is(reply)).count();
         Ok(Heard { replies, right })
+    }
+
+    /// Sends the requests to a workload's Service again and again from a node, so many a second, until it is stopped.
+    ///
+    /// # Errors
+    /// When there is no Service, or the client fails.
+    pub async fn stream(
+        &self,
+        cluster: &Cluster,
+        node: &str,
+        (namespace, name): (&str, &str),
+        per_second: u32,
+    ) -> Result<Streaming> {
+        let failed = |error: std::io::Error| Error::Client(error.to_string());
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let requests = folder.path().join("requests.jsonl");
+        let lines: Vec<_> = self.bodies.iter().map(Value::to_string).collect();
+        std::fs::write(&requests, lines.join("\n")).map_err(failed)?;
+        let options = AskOptions {
+            url: format!("http://{}:8080", service_address(cluster, namespace, name).await?),
+            model: self.example.name.to_owned(),
+            requests,
+            repeat_per_second: Some(per_second),
+        };
+        Ok(Streaming {
+            traffic: Traffic::ask(cluster.node(node)?, &options)?,
+            _folder: folder,
+        })
     }
 
     /// Whose samples they are.

@@ -71,6 +71,10 @@ pub struct AskOptions {
     /// File with the bodies of the requests, one a line.
     #[arg(long)]
     pub requests: std::path::PathBuf,
+    /// Begin anew at the file's end, until the client is told to end, with so many requests a second; else once, as quick
+    /// as they are answered.
+    #[arg(long)]
+    pub repeat_per_second: Option<u32>,
 }
 
 /// Waits until something listens there: kube-proxy of this node hears of a pod that is ready a moment later than a status.
@@ -92,12 +96,25 @@ pub async fn ask(options: AskOptions) -> Result<()> {
     let text = std::fs::read_to_string(&options.requests).map_err(|error| wrong(error.to_string()))?;
     let client = client()?;
     listens(&options.url).await?;
-    for (window, line) in text.lines().enumerate() {
-        let body: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-        let reply = request(&client, &options.url, &options.model, &body).await;
-        println!("{}", json!(Reply { window, ..reply }));
+    let bodies: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).map_err(|error| wrong(error.to_string())))
+        .collect::<Result<_>>()?;
+    let mut pace = options
+        .repeat_per_second
+        .map(|rate| tokio::time::interval(Duration::from_secs(1) / rate.max(1)));
+    loop {
+        for (window, body) in bodies.iter().enumerate() {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
+            let reply = request(&client, &options.url, &options.model, body).await;
+            println!("{}", json!(Reply { window, ..reply }));
+        }
+        if pace.is_none() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 fn client() -> Result<reqwest::Client> {
@@ -283,6 +300,9 @@ impl Traffic {
         let mut command = client_command(node)?;
         command.args(["ask", "--url", &options.url, "--model", &options.model]);
         command.arg("--requests").arg(&options.requests);
+        if let Some(rate) = options.repeat_per_second {
+            command.arg("--repeat-per-second").arg(rate.to_string());
+        }
         Self::run(command)
     }
 

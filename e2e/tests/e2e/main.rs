@@ -12,6 +12,7 @@ mod api;
 mod devices;
 mod faults;
 mod kills;
+mod rollouts;
 mod serving;
 mod sidecar;
 mod support;
@@ -179,6 +180,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run(
             "a node that nobody can reach goes on serving",
             triggers::disconnected(&world),
+        )
+        .await;
+    steps
+        .run(
+            "a good revision goes through its cohorts, and one that answers differently goes back",
+            rollouts::cohorts(&world),
         )
         .await;
     steps
