@@ -17,7 +17,7 @@ use crate::progress::Progress;
 /// Name of the demo's cluster.
 pub const CLUSTER: &str = "demo";
 /// The node with the emulated ASIC.
-const ASIC_NODE: &str = "edge-a";
+pub const ASIC_NODE: &str = "edge-a";
 /// The node with the emulated GPU; the client runs here.
 pub const GPU_NODE: &str = "edge-b";
 /// The device that dies.

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Restarts of a runtime that carries the new revision after which that is rejected.
 const RESTARTS: u32 = 3;
+/// Of a cohort that a person took away under way.
+const NOT_IN_POLICY: &str =
+    " is not in the policy any more: put it back, or let it pass with `kubectl perwatt rollout promote`";
 /// Slots that a sentence names.
 const NAMED: usize = 3;
 
@@ -132,9 +135,15 @@ impl Waits {
 /// Takes as many steps as can be taken now.
 #[must_use]
 pub fn advance(record: &Record, policy: &Policy, sight: &Sight<'_>) -> Step {
+    let judged = record.current();
     let mut record = record.clone();
     loop {
-        let step = advance_once(&record, policy, sight);
+        // What was concluded is about the cohort that was open, not about one that is opened now.
+        let sight = Sight {
+            judgement: sight.judgement.filter(|_| record.current() == judged),
+            ..sight.clone()
+        };
+        let step = advance_once(&record, policy, &sight);
         if step.record == record {
             return step;
         }
@@ -198,10 +207,12 @@ fn open_next(record: &Record, policy: &Policy, sight: &Sight<'_>) -> Step {
         let message = format!("paused before cohort {}{}", stage.name, reason(&paused.why));
         return wait(Waits::Pause, message);
     }
-    let manual = named(policy, stage).is_some_and(|cohort| cohort.manual);
+    let Some(cohort) = named(policy, stage) else {
+        return wait(Waits::Person, format!("cohort {}{NOT_IN_POLICY}", stage.name));
+    };
     let approved = latest(sight, Decision::Approve, Some(&stage.name), record.began);
     let promoted = latest(sight, Decision::Promote, Some(&stage.name), record.began);
-    if manual && approved.or(promoted).is_none() {
+    if cohort.manual && approved.or(promoted).is_none() {
         let message = format!("cohort {} waits for a person's approval", stage.name);
         return wait(Waits::Approval, message);
     }
@@ -305,8 +316,10 @@ impl Course<'_> {
             let sentence = format!("a person let it pass without a verdict{}", reason(&decided.why));
             return self.close(None, &sentence);
         }
-        let cohort = named(self.policy, self.stage());
-        let deadline = after(opened, cohort.map_or(Duration::MAX, |cohort| cohort.deadline));
+        let Some(cohort) = named(self.policy, self.stage()) else {
+            return self.wait(Waits::Person, format!("it{NOT_IN_POLICY}"), None);
+        };
+        let deadline = after(opened, cohort.deadline);
         let late = deadline <= self.sight.now;
         if self.is_empty() {
             return match self.place + 1 == self.record.cohorts.len() {
@@ -339,7 +352,7 @@ impl Course<'_> {
                 self.wait(Waits::Slots, message, Some(deadline))
             };
         };
-        let baked = after(baking, cohort.map_or(Duration::ZERO, |cohort| cohort.bake));
+        let baked = after(baking, cohort.bake);
         let failed: Vec<_> = self
             .reachable()
             .filter_map(|slot| match &slot.carries {

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use perwatt_crds::names;
 use perwatt_planner::world::WorkloadKey;
-use perwatt_rollout::{Mode, Order, order};
+use perwatt_rollout::{Mode, Order, Record, order};
 use perwatt_verdict::evidence::{Turn, Unit};
 use perwatt_verdict::{Evidence, Judgement, Settings, judge};
 use serde::Deserialize;
@@ -46,6 +46,8 @@ pub struct Task {
     key: WorkloadKey,
     candidate: String,
     incumbent: String,
+    /// When the rollout began: one that is tried again starts without evidence.
+    began: Timestamp,
     /// Place of the cohort that is open, and what is judged there.
     judged: Option<(usize, Settings)>,
     pods: Vec<TaskPod>,
@@ -79,8 +81,14 @@ struct Known {
     measuring: (u64, u64),
 }
 
-/// Workload and revision.
-type RolloutKey = (WorkloadKey, String);
+/// Workload and revision, and when the rollout began.
+type RolloutKey = (WorkloadKey, String, Timestamp);
+
+impl Task {
+    fn rollout(&self) -> RolloutKey {
+        (self.key.clone(), self.candidate.clone(), self.began)
+    }
+}
 
 #[derive(Default)]
 struct Inner {
@@ -111,10 +119,11 @@ impl Seen {
 
     /// What was concluded of the cohort that is open.
     #[must_use]
-    pub fn judgement(&self, key: &WorkloadKey, candidate: &str, cohort: Option<usize>) -> Option<Judgement> {
+    pub fn judgement(&self, key: &WorkloadKey, candidate: &str, record: &Record) -> Option<Judgement> {
         let inner = self.lock();
-        let (of, judgement) = inner.judgements.get(&(key.clone(), candidate.to_owned()))?;
-        (Some(*of) == cohort).then(|| judgement.clone())
+        let rollout = (key.clone(), candidate.to_owned(), record.began);
+        let (of, judgement) = inner.judgements.get(&rollout)?;
+        (Some(*of) == record.current()).then(|| judgement.clone())
     }
 
     /// Whether every runtime of a rollout does as it was told.
@@ -139,10 +148,7 @@ impl Seen {
             .flat_map(|task| task.pods.iter().map(|pod| pod.uid.clone()))
             .collect();
         inner.known.retain(|uid, _| alive.contains(uid));
-        let open: HashSet<_> = tasks
-            .iter()
-            .map(|task| (task.key.clone(), task.candidate.clone()))
-            .collect();
+        let open: HashSet<_> = tasks.iter().map(Task::rollout).collect();
         inner.evidence.retain(|key, _| open.contains(key));
         inner.judgements.retain(|key, _| open.contains(key));
         let news = tasks.iter().flat_map(|task| &task.pods).any(|pod| {
@@ -169,7 +175,7 @@ pub fn build_tasks(snapshot: &Snapshot, key: &ControlKey, now: Timestamp) -> Vec
         let Some(found) = build_pod(snapshot, key, pod, now) else {
             continue;
         };
-        let (workload, candidate, incumbent, task_pod) = found;
+        let (workload, candidate, (incumbent, began), task_pod) = found;
         let rolling = snapshot
             .rollouts
             .get(&workload)
@@ -184,6 +190,7 @@ pub fn build_tasks(snapshot: &Snapshot, key: &ControlKey, now: Timestamp) -> Vec
                 key: workload,
                 candidate,
                 incumbent,
+                began,
                 judged,
                 pods: Vec::new(),
             })
@@ -198,7 +205,7 @@ fn build_pod(
     key: &ControlKey,
     pod: &Pod,
     now: Timestamp,
-) -> Option<(WorkloadKey, String, String, TaskPod)> {
+) -> Option<(WorkloadKey, String, (String, Timestamp), TaskPod)> {
     let label = |name: &str| pod.labels().get(name).cloned();
     let note = |name: &str| pod.annotations().get(name).cloned();
     let workload = WorkloadKey {
@@ -233,7 +240,7 @@ fn build_pod(
         order,
         counts,
     };
-    Some((workload, candidate, incumbent, task_pod))
+    Some((workload, candidate, (incumbent, record.began), task_pod))
 }
 
 /// Speaks to runtimes for ever; `changed` is notified where something that rollouts are decided on is another.
@@ -337,7 +344,7 @@ async fn speak(
 
 /// Keeps what runtimes said, and judges anew where there is more evidence.
 async fn note(seen: &Seen, task: &Task, answers: Vec<(&TaskPod, Spoken)>) -> bool {
-    let rollout = (task.key.clone(), task.candidate.clone());
+    let rollout = task.rollout();
     let mut changed = false;
     let evidence = {
         let mut inner = seen.lock();

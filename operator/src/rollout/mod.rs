@@ -307,7 +307,7 @@ impl Found<'_> {
             .map(|place| self.see(place, pods.get(&(self.key, place.name.as_str())), seen))
             .collect();
         let decisions = self.decisions(facts);
-        let judgement = seen.judgement(self.key, &self.candidate, record.current());
+        let judgement = seen.judgement(self.key, &self.candidate, &record);
         let obeyed = seen.is_obeyed(self.key, &self.candidate);
         let (record, waits, message, wake_at, stuck) = match &self.policy {
             Err(error) if record.state == State::Progressing => {
@@ -358,7 +358,17 @@ impl Found<'_> {
         now: Timestamp,
     ) -> Record {
         let kept = self.record.clone();
-        let goes_on = |record: &Record| record.state != State::Superseded;
+        let cohorts = self.policy.as_ref().map_or(&[][..], |policy| &policy.cohorts);
+        // Until a cohort is open, another policy means other cohorts.
+        let is_other = |record: &Record| {
+            let names = record.cohorts.iter().map(|stage| &stage.name);
+            record.cohorts.iter().all(|stage| stage.opened.is_none())
+                && !cohorts.is_empty()
+                && !names.eq(cohorts.iter().map(|cohort| &cohort.name))
+        };
+        let goes_on = |record: &Record| {
+            record.state != State::Superseded && !(record.state == State::Progressing && is_other(record))
+        };
         if let Some(record) = kept.clone().filter(goes_on) {
             return record;
         }
@@ -366,7 +376,6 @@ impl Found<'_> {
             .iter()
             .map(|place| slot_facts(snapshot, place, pods.get(&(self.key, place.name.as_str()))))
             .collect();
-        let cohorts = self.policy.as_ref().map_or(&[][..], |policy| &policy.cohorts);
         let names: Vec<_> = cohorts.iter().map(|cohort| cohort.name.as_str()).collect();
         // Without a policy that can be read nothing is opened: all slots wait in one cohort.
         let names = if names.is_empty() { vec!["all"] } else { names };
@@ -487,3 +496,6 @@ pub fn open(snapshot: &mut Snapshot, decisions: Decisions) {
     }
     snapshot.rollouts = rollouts;
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,6 +162,22 @@ fn a_good_revision_goes_through_its_cohorts_and_is_never_widened_without_a_verdi
 }
 
 #[test]
+fn a_verdict_on_one_cohort_is_none_on_the_next() {
+    let mut story = Story::begin();
+    story
+        .policy
+        .cohorts
+        .iter_mut()
+        .for_each(|cohort| cohort.bake = Duration::ZERO);
+    for slot in &mut story.slots {
+        slot.carries = Carry::Both;
+    }
+    story.look();
+    story.judge(Verdict::Pass).look();
+    story.expect(State::Progressing, Waits::Evidence, 4);
+}
+
+#[test]
 fn a_verdict_of_pass_waits_for_the_bake() {
     let mut story = Story::begin();
     story
@@ -357,6 +373,21 @@ fn a_cohort_that_selects_nothing_is_not_passed_by_silence() {
         .pass(999)
         .expect(State::Progressing, Waits::Person, 0);
     assert!(story.said.contains("selects no slot"), "{}", story.said);
+}
+
+#[test]
+fn a_cohort_that_was_taken_out_of_the_policy_waits_for_a_person() {
+    let mut story = Story::begin();
+    story.pass(1);
+    story.policy.cohorts.remove(0);
+    story
+        .judge(Verdict::Pass)
+        .pass(999)
+        .expect(State::Progressing, Waits::Person, 1);
+    story
+        .decide(Decision::Promote, None)
+        .pass(1)
+        .expect(State::Progressing, Waits::Bake, 4);
 }
 
 #[test]
