@@ -223,6 +223,52 @@ fn in_every_history_models_that_fail_leave_no_gap_and_all_settle_when_they_run_a
 }
 
 #[test]
+fn what_a_predecessor_said_is_not_held_against_its_successor() {
+    let mut sim = broken(2);
+    sim.seconds(60);
+    story(&mut sim);
+    let (_, owned) = sim.owned().next().unwrap();
+    let since = owned.unavailable[0].since;
+    let pod = sim.world.pods[0].owned.as_mut().unwrap();
+    let active = pod.active.as_mut().unwrap();
+    (active.name, active.reason, active.since) = ("cpu".to_owned(), "LoadFailed".to_owned(), Some(since));
+    assert_eq!(changes(&sim), [""; 0]);
+}
+
+#[test]
+fn a_slot_that_settles_on_another_node_is_degraded_all_the_same() {
+    let mut sim = broken(1);
+    sim.world.nodes.get_mut("edge-a").unwrap().allocatable.cpu_millis = 90;
+    sim.world.nodes.insert("edge-b".to_owned(), node(1000));
+    sim.seconds(60);
+    story(&mut sim);
+    assert_eq!(served_by(&sim), on("cpu", "edge-b"));
+    let slot = sim.slot(&key("gate"), SLOT);
+    assert_eq!(slot.best_variant.as_deref(), Some("npu"));
+    assert_eq!(slot.degraded.unwrap().code, ReasonCode::ModelUnavailable);
+}
+
+#[test]
+fn a_device_that_was_unhealthy_a_moment_ago_is_not_taken_yet() {
+    let mut sim = broken(1);
+    let mut other = with_devices(node(1000), "chip", 1);
+    other.devices[0].health_since = sim.now + 50.seconds();
+    sim.world.nodes.insert("edge-b".to_owned(), other);
+    sim.seconds(60);
+    assert_eq!(changes(&sim), ["+cpu"]);
+}
+
+#[test]
+fn a_runtime_that_serves_from_the_planned_variant_is_believed() {
+    let mut sim = serving(1);
+    let since = Some(sim.now);
+    let active = sim.world.pods[0].owned.as_mut().unwrap().active.as_mut().unwrap();
+    (active.reason, active.since) = ("BreakerOpen".to_owned(), since);
+    sim.now += 5.hours();
+    assert_eq!(changes(&sim), [""; 0]);
+}
+
+#[test]
 fn other_reasons_of_a_runtime_move_nothing() {
     for reason in ["DeviceRecovering", "Busy", "the breaker is open"] {
         let mut sim = serving(1);
