@@ -89,7 +89,7 @@ pub async fn cohorts(world: &World<'_>) {
     })
     .await;
     // Its largest score is the smallest of the one before.
-    let upside_down = "postprocess:\n- {from: output, to: output, steps: [{step: Normalize, mean: [0, 0, 0, 0], std: [1, 1, 1, 1], scale: -1}]}\n";
+    let upside_down = "postprocess:\n- {from: {name: output, datatype: FP32, shape: [1, 4]}, to: output, steps: [{step: Normalize, mean: [0, 0, 0, 0], std: [1, 1, 1, 1], scale: -1}]}\n";
     let bad = revision(world, "rolling-3", |text| format!("{text}{upside_down}")).await;
     world.apply(POLICY).await.expect("it applies");
     let apply = async |image: &str| {
@@ -101,7 +101,7 @@ pub async fn cohorts(world: &World<'_>) {
     apply(&first).await;
     let before = world
         .status("both nodes serve", WORKLOAD, |status| {
-            settled(status, "cpu 2") && status.ready_slots == 2
+            settled(status, "cpu") && status.ready_slots == 2
         })
         .await;
     assert_eq!(before.rollout, None, "a first deployment needs no gates");
@@ -211,6 +211,8 @@ pub async fn cohorts(world: &World<'_>) {
     let events = world
         .kubectl("-n audio get events -o jsonpath={range.items[*]}{.reason}{\"\\n\"}{end}")
         .await;
+    let begun = events.lines().filter(|line| *line == "RolloutBegan").count();
+    assert_eq!(begun, 2, "each rollout is told once");
     for reason in [
         "RolloutBegan",
         "CohortOpened",

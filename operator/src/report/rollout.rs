@@ -1,6 +1,7 @@
 //! What a rollout does and found, as a workload's status tells it.
 
 use super::workload::Facts;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use perwatt_crds::conditions::{ConditionType, condition, cut};
 use perwatt_crds::workload::{AnalysisStatus, CohortStatus, RolloutEnd, RolloutStatus};
@@ -44,7 +45,7 @@ pub fn compute(facts: &Facts<'_>) -> Option<RolloutStatus> {
         incumbent: record.incumbent.clone(),
         state: state.to_owned(),
         message: cut(message),
-        began: Some(Time(record.began)),
+        began: Some(whole(record.began)),
         obeyed: rolling.obeyed,
         cohorts: (0..record.cohorts.len())
             .map(|place| cohort(facts, place))
@@ -105,9 +106,9 @@ fn cohort(facts: &Facts<'_>, place: usize) -> CohortStatus {
         slots: count(own().count()),
         updated: count(own().filter(|slot| slot.carries != Carry::Nothing).count()),
         offline: count(own().filter(|slot| slot.offline).count()),
-        opened: stage.opened.map(Time),
-        baking: stage.baking.map(Time),
-        closed: stage.closed.map(Time),
+        opened: stage.opened.map(whole),
+        baking: stage.baking.map(whole),
+        closed: stage.closed.map(whole),
         verdict: stage.verdict.map(|verdict| format!("{verdict:?}")),
         message: cut(&stage.sentence),
     }
@@ -125,6 +126,11 @@ fn analysis(judgement: &Judgement) -> Vec<AnalysisStatus> {
             message: cut(&finding.sentence),
         })
         .collect()
+}
+
+/// A time as the API server keeps it, in whole seconds: what is computed must be what was read.
+fn whole(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
 /// The rollout in a few words: `canary 1/3 Comparing`.
@@ -221,8 +227,8 @@ fn end(revision: &str, record: &Record) -> RolloutEnd {
         revision: revision.to_owned(),
         incumbent: record.incumbent.clone(),
         outcome: format!("{:?}", record.state),
-        began: Time(record.began),
-        ended: Time(record.since),
+        began: whole(record.began),
+        ended: whole(record.since),
         cohorts: cut(&cohorts.join(", ")),
         message: cut(&record.why),
     }
