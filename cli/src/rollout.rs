@@ -364,11 +364,8 @@ fn offline(cohort: &CohortStatus) -> String {
 }
 
 fn bar(cohort: &CohortStatus) -> String {
-    let full = if cohort.slots == 0 {
-        0
-    } else {
-        cohort.updated.min(cohort.slots) * BAR / cohort.slots
-    };
+    let part = cohort.updated.min(cohort.slots) * BAR;
+    let full = part.checked_div(cohort.slots).unwrap_or(0);
     format!(
         "[{}{}]",
         "#".repeat(full as usize),

@@ -18,7 +18,7 @@ use perwatt_device_plugin::podresources::api::pod_resources_lister_server::{
 use perwatt_device_plugin::podresources::api::{
     ContainerDevices, ContainerResources, ListPodResourcesRequest, ListPodResourcesResponse, PodResources,
 };
-use perwatt_device_socket::{Health, PowerSource, WatchRequest};
+use perwatt_device_socket::{DeviceState, Health, PowerSource, WatchRequest};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use support::{Bench, eventually, owned};

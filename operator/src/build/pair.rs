@@ -170,3 +170,6 @@ fn add_resources(container: &mut Container, before: &InferenceWorkloadSpec) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
