@@ -5,11 +5,14 @@ mod free;
 use crate::checkpoint::Checkpoint;
 use crate::discovery::catalogue::{self, CatalogueError};
 use crate::discovery::claims::claim;
+use crate::discovery::sighting::Bus;
+use crate::discovery::snapshot::Snapshot;
 use crate::discovery::{Discovered, Found, Search, Source, host};
 use crate::emulated::Emulated;
 use crate::health::{Judge, View};
 use crate::known::Known;
 use crate::paths::Paths;
+use perwatt_crds::text::tidy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,15 @@ const HEADERS: [&str; 11] = [
     "REASON",
 ];
 
+/// The longest line below the table: what devices say of themselves is in it.
+const LINE_BYTES: usize = 2048;
+
+/// Of a machine on which nothing was found and all could be read.
+const NOTHING: &str = "\
+no accelerator was found: no device of this machine fits a profile, and none looks like one by its class, its maker, its name or its device nodes
+note: if there is one, it is off, not passed through to this machine, or unlike all that are known; docs/devices.md says how to add a profile
+";
+
 type Row = [String; HEADERS.len()];
 
 /// Why nothing was scanned.
@@ -47,8 +59,8 @@ pub enum ScanError {
     Profile(#[from] CatalogueError),
 }
 
-/// One line for each device, read now; then what a person should know, and what looks like an
-/// accelerator and has no profile. Profiles are those of the last checkpoint where `root` is this
+/// One line for each device, read now; then what a person should know, what looks like an
+/// accelerator and has no profile, and what was looked at. Profiles are those of the last checkpoint where `root` is this
 /// very machine and an agent ran on it, else the shipped ones; `tried` are added.
 ///
 /// # Errors
@@ -101,10 +113,14 @@ pub fn describe(paths: &Paths, known: &Known) -> String {
             seen.insert(found.id);
         }
     }
-    let mut text = if rows.len() > 1 {
-        table(&rows)
-    } else {
-        "no devices on this machine that a profile knows\n".to_owned()
+    let snapshot = host.snapshot();
+    let claims = claim(&search.profiles, search.node, &snapshot);
+    let free = free::describe(&search.profiles, &claims.free);
+    notes.extend(free::describe_stray(&paths.host, &snapshot, &claims));
+    let mut text = match (rows.len() > 1, free.is_empty() && notes.is_empty()) {
+        (true, _) => table(&rows),
+        (false, false) => "no device of this machine fits a profile\n".to_owned(),
+        (false, true) => NOTHING.to_owned(),
     };
     for leftover in emulated.existing().difference(&seen) {
         notes.push(format!(
@@ -112,18 +128,29 @@ pub fn describe(paths: &Paths, known: &Known) -> String {
         ));
     }
     section(&mut text, "note", &notes);
-    let claims = claim(&search.profiles, search.node, &host.snapshot());
-    section(
-        &mut text,
-        "no profile",
-        &free::describe(&search.profiles, &claims.free),
-    );
+    section(&mut text, "no profile", &free);
+    let title = format!("looked at below {}", paths.host.display());
+    section(&mut text, &title, &[count(&snapshot, search.profiles.len())]);
     text
+}
+
+fn count(snapshot: &Snapshot, profiles: usize) -> String {
+    let on = |bus: Bus| {
+        let on_bus = snapshot.sightings.iter().filter(|sighting| sighting.bus == bus);
+        on_bus.count()
+    };
+    format!(
+        "PCI devices ({}), USB devices ({}), platform devices ({}) and device nodes ({}), with profiles ({profiles})",
+        on(Bus::Pci),
+        on(Bus::Usb),
+        on(Bus::Platform),
+        snapshot.nodes.len(),
+    )
 }
 
 fn section(text: &mut String, title: &str, lines: &[String]) {
     for line in lines {
-        let _ = writeln!(text, "{title}: {line}");
+        let _ = writeln!(text, "{title}: {}", tidy(line, LINE_BYTES));
     }
 }
 
@@ -199,7 +226,7 @@ mod tests {
         std::fs::create_dir_all(&paths.host).unwrap();
         let text = run(&paths, &[]).unwrap();
         assert!(
-            text.contains("no devices on this machine") && text.contains("those that Perwatt ships"),
+            text.starts_with("no accelerator was found") && text.contains("those that Perwatt ships"),
             "{text}"
         );
     }

@@ -12,7 +12,7 @@ const NVIDIA: u16 = 0x10de;
 const DISPLAY: u32 = 0x03;
 
 /// The class of device nodes of the kernel's accel subsystem.
-pub(super) const ACCEL: &str = "accel";
+pub(crate) const ACCEL: &str = "accel";
 
 /// How far a rule holds for a device.
 #[derive(Clone, Debug, PartialEq, Eq)]

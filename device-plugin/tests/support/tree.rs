@@ -150,6 +150,7 @@ impl Builder {
         let folder = self.root.join("sys/devices").join(&device.at);
         let numa = device.numa.unwrap_or(-1);
         self.write(&folder.join("numa_node"), &format!("{numa}\n"));
+        self.write(&folder.join("class"), &format!("0x{:0>6}\n", device.class));
         device.nodes.iter().for_each(|node| self.node(&device.at, node));
     }
 
@@ -175,6 +176,16 @@ impl Builder {
             self.port(&device.at, peer);
         }
         self.device(&device.at, "usb", &lines.map(Some));
+        let folder = self.root.join("sys/devices").join(&device.at);
+        let (id, _) = device.ids.split_once(':').unwrap();
+        let facts = [
+            ("idVendor", id.to_owned()),
+            ("busnum", bus.to_string()),
+            ("devnum", device.devnum.to_string()),
+        ];
+        for (name, value) in facts {
+            self.write(&folder.join(name), &format!("{value}\n"));
+        }
         self.link_node(&device.at, &format!("189:{minor}"));
     }
 

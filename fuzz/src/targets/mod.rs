@@ -3,6 +3,7 @@
 mod files;
 mod protocol;
 mod steps;
+mod sysfs;
 mod texts;
 
 use perwatt_model::{Manifest, ManifestError};
@@ -17,7 +18,7 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     target("model-yaml", texts::model_yaml),
     target("config", texts::config),
     target("steps", steps::steps),
@@ -29,6 +30,7 @@ pub const TARGETS: [Target; 11] = [
     target("onnx", files::onnx),
     target("nir", files::nir),
     target("litert", files::litert),
+    target("sysfs", sysfs::sysfs),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
