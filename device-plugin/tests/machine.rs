@@ -88,11 +88,11 @@ fn usb(root: &Path) -> Vec<String> {
 /// Whether only drivers of accelerators make nodes of that name.
 fn is_accelerators(name: &str) -> bool {
     let words = ["accel", "akida", "apex_", "hailo", "loihi", "nvidia", "renderD"];
-    let numbered = |word: &&str| {
-        let rest = name.strip_prefix(**word);
+    let numbered = |word: &str| {
+        let rest = name.strip_prefix(word);
         rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    name == "kfd" || words.iter().any(|word| numbered(&word))
+    name == "kfd" || words.iter().any(|word| numbered(word))
 }
 
 /// Nodes of accelerators: paths in `/dev`, and names as `ls -l /sys/dev/char` shows them.

@@ -250,8 +250,9 @@ fn read_tree(input: &[u8]) -> Vec<Planted> {
         let begins = marks
             .iter()
             .find_map(|(begin, mark)| Some((*mark, line.strip_prefix(*begin)?)));
+        let full = files.len() >= MOST_FILES;
         match (begins, files.last_mut()) {
-            (Some((mark, path)), _) if files.len() < MOST_FILES => files.push(Planted {
+            (Some((mark, path)), _) if !full => files.push(Planted {
                 mark,
                 path: inside(path),
                 content: Vec::new(),
