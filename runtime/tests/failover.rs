@@ -279,7 +279,7 @@ async fn with_one_variant_on_a_device_that_is_drained_it_goes_on_until_the_devic
     runtime.until("it is told", heard).await;
     let (status, reply) = runtime.infer(&request([1.; 4], json!({}))).await;
     assert_eq!((status, &reply["parameters"]["device"]), (200, &json!("asic-0")));
-    assert_eq!(reply["parameters"].get("degraded"), None, "{reply}");
+    assert_eq!(reply["parameters"]["degraded"], false, "{reply}");
     assert_eq!(runtime.status("readyz").await, 200);
     assert_eq!(runtime.evidence().await["variants"][0]["state"], "Active");
 
