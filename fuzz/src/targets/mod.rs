@@ -3,7 +3,6 @@
 mod files;
 mod protocol;
 mod steps;
-mod sysfs;
 mod texts;
 
 use perwatt_model::{Manifest, ManifestError};
@@ -18,7 +17,7 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 11] = [
     target("model-yaml", texts::model_yaml),
     target("config", texts::config),
     target("steps", steps::steps),
@@ -30,7 +29,6 @@ pub const TARGETS: [Target; 12] = [
     target("onnx", files::onnx),
     target("nir", files::nir),
     target("litert", files::litert),
-    target("sysfs", sysfs::sysfs),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]) -> bool) -> Target {
