@@ -93,6 +93,13 @@ impl Story {
             decisions: &self.decisions,
         };
         let step = advance(&self.record, &self.policy, &sight);
+        // What is judged is always about the cohort that is open.
+        let sight = Sight {
+            judgement: sight
+                .judgement
+                .filter(|_| step.record.current() == self.record.current()),
+            ..sight
+        };
         let again = advance(&step.record, &self.policy, &sight);
         assert_eq!(again.record, step.record, "a second look changes nothing");
         assert!(step.record.generation >= self.record.generation);
