@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// The packages that `package`, whose folder this is, depends on outside its tests, sorted; it is among them.
-pub fn packages(package: &str) -> Vec<String> {
+fn packages(package: &str) -> Vec<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let tree = Command::new(cargo)
         .args([
@@ -28,6 +28,21 @@ pub fn packages(package: &str) -> Vec<String> {
     let mut packages: Vec<_> = names.map(str::to_owned).collect();
     packages.sort_unstable();
     packages.dedup();
+    packages
+}
+
+/// Fails where `package` does not depend on `expected` (then the list is not what it seems) or depends on what is forbidden;
+/// gives what it depends on.
+pub fn check_packages(package: &str, expected: &str, forbidden: &[&str]) -> Vec<String> {
+    let packages = packages(package);
+    let depends_on = |name: &str| packages.iter().any(|package| package == name);
+    assert!(depends_on(expected), "the tree lists what there is: {packages:?}");
+    for forbidden in forbidden {
+        assert!(
+            !depends_on(forbidden),
+            "{package} depends on {forbidden}: {packages:?}"
+        );
+    }
     packages
 }
 

@@ -112,11 +112,7 @@ impl Samples {
     }
 
     async fn send_over(&self, scheme: &str, port: u16, cluster: &Cluster, node: &str) -> Result<Heard> {
-        let failed = |error: std::io::Error| Error::Client(error.to_string());
-        let folder = tempfile::tempdir().map_err(failed)?;
-        let requests = folder.path().join("requests.jsonl");
-        let lines: Vec<_> = self.bodies.iter().map(Value::to_string).collect();
-        std::fs::write(&requests, lines.join("\n")).map_err(failed)?;
+        let (_folder, requests) = self.write_requests()?;
         let (namespace, name) = self.example.workload();
         let options = AskOptions {
             url: format!(
@@ -143,11 +139,7 @@ impl Samples {
         (namespace, name): (&str, &str),
         per_second: u32,
     ) -> Result<Streaming> {
-        let failed = |error: std::io::Error| Error::Client(error.to_string());
-        let folder = tempfile::tempdir().map_err(failed)?;
-        let requests = folder.path().join("requests.jsonl");
-        let lines: Vec<_> = self.bodies.iter().map(Value::to_string).collect();
-        std::fs::write(&requests, lines.join("\n")).map_err(failed)?;
+        let (folder, requests) = self.write_requests()?;
         let options = AskOptions {
             url: format!("http://{}:8080", service_address(cluster, namespace, name).await?),
             model: self.example.name.to_owned(),
@@ -158,6 +150,16 @@ impl Samples {
             traffic: Traffic::ask(cluster.node(node)?, &options)?,
             _folder: folder,
         })
+    }
+
+    /// A file with the bodies, one a line, as long as the folder lives.
+    fn write_requests(&self) -> Result<(tempfile::TempDir, PathBuf)> {
+        let failed = |error: std::io::Error| Error::Client(error.to_string());
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let requests = folder.path().join("requests.jsonl");
+        let lines: Vec<_> = self.bodies.iter().map(Value::to_string).collect();
+        std::fs::write(&requests, lines.join("\n")).map_err(failed)?;
+        Ok((folder, requests))
     }
 
     /// Whose samples they are.

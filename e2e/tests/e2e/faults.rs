@@ -1,6 +1,6 @@
 //! When things go wrong: nothing lost, and a message where the user looks.
 
-use crate::support::{World, settled};
+use crate::support::{World, copy_model, settled};
 use perwatt_crds::InferenceWorkloadStatus;
 use perwatt_e2e::demo::{self, Script, WORKLOAD};
 use perwatt_e2e::product::traffic::{Traffic, tally};
@@ -174,12 +174,7 @@ pub async fn missing_image(world: &World<'_>) {
 
 /// A model image whose file was changed after `model.yaml` was written.
 pub async fn wrong_hash(world: &World<'_>) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let source = perwatt_e2e::product::Example::SPEECH_GATE.model_folder();
-    for file in std::fs::read_dir(source).expect("the model is there") {
-        let file = file.expect("an entry");
-        std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");
-    }
+    let folder = copy_model(perwatt_e2e::product::Example::SPEECH_GATE);
     let model = folder.path().join("silero_vad.onnx");
     let mut bytes = std::fs::read(&model).expect("readable");
     if let Some(last) = bytes.last_mut() {

@@ -1,7 +1,7 @@
 //! New revisions on their way through cohorts, with requests flowing on both nodes: a good one arrives everywhere, one that
 //! quietly answers differently goes back, and no request is lost.
 
-use crate::support::{World, settled};
+use crate::support::{World, copy_model, settled};
 use perwatt_crds::InferenceWorkloadStatus;
 use perwatt_e2e::demo::{ASIC_NODE, GPU_NODE};
 use perwatt_e2e::product::Example;
@@ -39,12 +39,7 @@ spec:
 
 /// A revision of the example's model: `model.yaml` with some text more, or with another step after the network.
 async fn revision(world: &World<'_>, name: &str, change: impl Fn(&str) -> String) -> String {
-    let folder = tempfile::tempdir().expect("a folder");
-    let source = Example::MOTION.model_folder();
-    for file in std::fs::read_dir(source).expect("the model is there") {
-        let file = file.expect("an entry");
-        std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");
-    }
+    let folder = copy_model(Example::MOTION);
     let manifest = folder.path().join("model.yaml");
     let text = std::fs::read_to_string(&manifest).expect("readable");
     std::fs::write(&manifest, change(&text)).expect("written");

@@ -5,10 +5,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use perwatt_crds::InferenceWorkloadStatus;
 use perwatt_e2e::cluster::Cluster;
+use perwatt_e2e::product::Example;
 use perwatt_e2e::product::install::Product;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
+use tempfile::TempDir;
 
 /// The cluster with the product, and the demo's model on its nodes.
 pub struct World<'a> {
@@ -111,6 +113,16 @@ impl World<'_> {
         .await;
         self.count(namespace, workload, 0).await;
     }
+}
+
+/// A copy of an example's model, to be changed.
+pub fn copy_model(example: Example) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in std::fs::read_dir(example.model_folder()).expect("the model is there") {
+        let file = file.expect("an entry");
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).expect("copied");
+    }
+    folder
 }
 
 /// Uids of pods.
