@@ -3,6 +3,7 @@
 //! everything else by server-side apply with one field manager.
 
 pub mod children;
+pub mod records;
 
 use crate::build::pair::refusal;
 use crate::build::pod::{Incumbent, build_pod};

@@ -162,6 +162,49 @@ impl Evidence {
     }
 }
 
+/// Why a runtime gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    /// Not in time.
+    #[error("it does not answer within {} s", DEADLINE.as_secs())]
+    Late,
+    /// The connection failed.
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    /// It said no.
+    #[error("{0}: {1}")]
+    Refused(reqwest::StatusCode, String),
+    /// It said more than is read.
+    #[error("its answer is longer than {0} bytes")]
+    Long(usize),
+}
+
+/// Sends a request to a runtime; its answer, of at most `limit` bytes.
+pub(crate) async fn read_answer(
+    request: reqwest::RequestBuilder,
+    limit: usize,
+) -> Result<Vec<u8>, AnswerError> {
+    let answer = async {
+        let mut response = request.send().await?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            body.extend_from_slice(&chunk);
+            if body.len() > limit {
+                return Err(AnswerError::Long(limit));
+            }
+        }
+        if status.is_success() {
+            return Ok(body);
+        }
+        let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+        Err(AnswerError::Refused(status, text.trim().to_owned()))
+    };
+    tokio::time::timeout(DEADLINE, answer)
+        .await
+        .unwrap_or(Err(AnswerError::Late))
+}
+
 /// An address as it stands in a URL.
 pub(crate) fn host(address: &str) -> String {
     if address.contains(':') {
@@ -174,18 +217,7 @@ pub(crate) fn host(address: &str) -> String {
 async fn ask(client: &reqwest::Client, source: &Source) -> Option<Report> {
     let host = host(&source.address);
     let url = format!("http://{host}:{}/evidence", perwatt_crds::names::PORT_OBSERVE);
-    let answer = async {
-        let mut response = client.get(&url).send().await?.error_for_status()?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            body.extend_from_slice(&chunk);
-            if body.len() > ANSWER_LIMIT {
-                break;
-            }
-        }
-        Ok::<_, reqwest::Error>(body)
-    };
-    let body = tokio::time::timeout(DEADLINE, answer).await.ok()?.ok()?;
+    let body = read_answer(client.get(&url), ANSWER_LIMIT).await.ok()?;
     Report::parse(&body)
         .map_err(|error| tracing::debug!(%url, %error, "evidence is not readable"))
         .ok()

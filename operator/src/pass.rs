@@ -1,6 +1,7 @@
 //! One pass: snapshot, plan, apply, report.
 
 use crate::apply::children::Children;
+use crate::apply::records::{Written, histories};
 use crate::apply::{self, Applied, ApplyError};
 use crate::evidence::Evidence;
 use crate::metrics::{ChangeLabels, Metrics, SlotLabels};
@@ -10,7 +11,6 @@ use crate::observe::snapshot::{Objects, Snapshot};
 use crate::report::{self, events, workload::Facts};
 use crate::rollout;
 use crate::rollout::collect::{Seen, build_tasks};
-use crate::rollout::keep::{Written, histories};
 use crate::rollout::key::ControlKey;
 use crate::settings::Settings;
 use futures::{StreamExt, stream};

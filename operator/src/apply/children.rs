@@ -1,5 +1,6 @@
 //! A workload's children other than its pods: Service, disruption budget, history.
 
+use super::records::{Histories, histories};
 use super::{ApplyError, covers};
 use crate::build::budget::build_budget;
 use crate::build::history::{Step, build_entry, determine_steps};
@@ -7,7 +8,6 @@ use crate::build::service::build_service;
 use crate::observe::Stores;
 use crate::observe::snapshot::Snapshot;
 use crate::observe::spec::sidecars;
-use crate::rollout::keep::{Histories, histories};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};

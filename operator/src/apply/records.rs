@@ -1,10 +1,10 @@
 //! Keeps the records of rollouts on the entries of histories, before anything is done that they allow.
 
-use super::{Decisions, Write};
-use crate::apply::ApplyError;
-use crate::build::history::{build_entry, hash};
+use super::ApplyError;
+use crate::build::history::{build_entry, hash, next_number};
 use crate::observe::snapshot::Snapshot;
 use crate::observe::spec::sidecars;
+use crate::rollout::{Decisions, Write, restore};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -109,7 +109,7 @@ impl Written {
         if !is_own {
             return;
         }
-        match write.entry.as_deref().and_then(super::restore::record) {
+        match write.entry.as_deref().and_then(restore::record) {
             Some(record) => rolling.record = record,
             None => rolling
                 .record
@@ -164,12 +164,7 @@ async fn create(
         });
     };
     let sidecars = sidecars(&workload.spec, &snapshot.profiles);
-    let history = histories.get(&write.key).into_iter().flatten();
-    let number = history
-        .map(|entry| entry.revision)
-        .max()
-        .unwrap_or(0)
-        .saturating_add(1);
+    let number = next_number(histories.get(&write.key).map_or(&[][..], Vec::as_slice));
     let mut entry = build_entry(workload, &planned.revision, number, runtime_image, &sidecars);
     let text = as_text(&write.record)?;
     entry

@@ -46,11 +46,10 @@ pub fn determine_steps(
     running: &BTreeSet<&str>,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
-    let highest = history.iter().map(|entry| entry.revision).max().unwrap_or(0);
-    let next = highest.saturating_add(1);
+    let next = next_number(history);
     match history.iter().find(|entry| hash(entry) == current) {
         None => steps.push(Step::Add(next)),
-        Some(entry) if entry.revision < highest => steps.push(Step::Renumber {
+        Some(entry) if entry.revision < next - 1 => steps.push(Step::Renumber {
             name: entry.name_any(),
             number: next,
         }),
@@ -67,6 +66,13 @@ pub fn determine_steps(
         uid: entry.uid().unwrap_or_default(),
     }));
     steps
+}
+
+/// The number after the highest.
+#[must_use]
+pub fn next_number(history: &[Arc<ControllerRevision>]) -> i64 {
+    let highest = history.iter().map(|entry| entry.revision).max();
+    highest.unwrap_or(0).saturating_add(1)
 }
 
 /// The revision that an entry holds; empty where it is none of ours.

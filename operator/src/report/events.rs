@@ -20,7 +20,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn new(warning: bool, reason: &'static str, note: &str) -> Self {
+    pub(super) fn new(warning: bool, reason: &'static str, note: &str) -> Self {
         Self {
             warning,
             reason,
@@ -86,15 +86,10 @@ pub fn of_status(previous: Option<&InferenceWorkloadStatus>, next: &InferenceWor
     {
         told.push(Told::new(true, "Stalled", &stalled.message));
     }
-    let rolled = rollout::told(
+    told.extend(rollout::told(
         previous.and_then(|status| status.rollout.as_ref()),
         next.rollout.as_ref(),
-    );
-    told.extend(
-        rolled
-            .into_iter()
-            .map(|(warning, reason, note)| Told::new(warning, reason, &note)),
-    );
+    ));
     told
 }
 

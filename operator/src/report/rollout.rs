@@ -1,5 +1,6 @@
 //! What a rollout does and found, as a workload's status tells it.
 
+use super::events::Told;
 use super::workload::Facts;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -141,8 +142,7 @@ pub fn summary(status: Option<&RolloutStatus>) -> String {
     };
     let current = status.cohorts.iter().find(|cohort| cohort.closed.is_none());
     match (status.state.as_str(), current) {
-        ("Complete", _) | (_, None) => status.state.clone(),
-        ("Rejected", _) => status.state.clone(),
+        ("Complete" | "Rejected", _) | (_, None) => status.state.clone(),
         (state, Some(cohort)) => format!("{} {}/{} {state}", cohort.name, cohort.updated, cohort.slots),
     }
 }
@@ -236,14 +236,12 @@ fn end(revision: &str, record: &Record) -> RolloutEnd {
 
 /// Told apart in events: what changed from one status to the next.
 #[must_use]
-pub fn told(
-    previous: Option<&RolloutStatus>,
-    next: Option<&RolloutStatus>,
-) -> Vec<(bool, &'static str, String)> {
+pub fn told(previous: Option<&RolloutStatus>, next: Option<&RolloutStatus>) -> Vec<Told> {
     let Some(next) = next else { return Vec::new() };
     let same = |status: &&RolloutStatus| status.revision == next.revision && status.began == next.began;
     let previous = previous.filter(same);
     let mut told = Vec::new();
+    let mut tell = |warning, reason, note: &str| told.push(Told::new(warning, reason, note));
     let revision = &next.revision;
     if previous.is_none() {
         let names: Vec<_> = next.cohorts.iter().map(|cohort| cohort.name.as_str()).collect();
@@ -252,7 +250,7 @@ pub fn told(
             next.incumbent,
             names.join(", ")
         );
-        told.push((false, "RolloutBegan", note));
+        tell(false, "RolloutBegan", &note);
     }
     for (place, cohort) in next.cohorts.iter().enumerate() {
         let before = previous.and_then(|previous| previous.cohorts.get(place));
@@ -263,34 +261,31 @@ pub fn told(
                 "cohort {} gets revision {revision}: {} slots",
                 cohort.name, cohort.slots
             );
-            told.push((false, "CohortOpened", note));
+            tell(false, "CohortOpened", &note);
         }
         if cohort.closed.is_some() && !was_closed && cohort.verdict.as_deref() != Some("Fail") {
-            told.push((
-                false,
-                "CohortPassed",
-                format!("cohort {}: {}", cohort.name, cohort.message),
-            ));
+            let note = format!("cohort {}: {}", cohort.name, cohort.message);
+            tell(false, "CohortPassed", &note);
         }
     }
     let state = next.state.as_str();
     if previous.map(|previous| previous.state.as_str()) != Some(state) {
         let note = format!("revision {revision}: {}", next.message);
         match state {
-            "Complete" => told.push((
+            "Complete" => tell(
                 false,
                 "RolloutComplete",
-                format!("revision {revision} passed all cohorts"),
-            )),
-            "Rejected" => told.push((
+                &format!("revision {revision} passed all cohorts"),
+            ),
+            "Rejected" => tell(
                 true,
                 "RolloutRejected",
-                format!("{note}; {} serves", next.incumbent),
-            )),
-            "AwaitingApproval" => told.push((false, "RolloutAwaitsApproval", note)),
-            "Paused" => told.push((false, "RolloutPaused", note)),
-            "DeadlineExceeded" => told.push((true, "RolloutUndecided", note)),
-            "PolicyInvalid" => told.push((true, "RolloutPolicyInvalid", note)),
+                &format!("{note}; {} serves", next.incumbent),
+            ),
+            "AwaitingApproval" => tell(false, "RolloutAwaitsApproval", &note),
+            "Paused" => tell(false, "RolloutPaused", &note),
+            "DeadlineExceeded" => tell(true, "RolloutUndecided", &note),
+            "PolicyInvalid" => tell(true, "RolloutPolicyInvalid", &note),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@
 //! the turns that they closed.
 
 use super::key::ControlKey;
-use crate::evidence::host;
+use crate::evidence::{AnswerError, host, read_answer};
 use crate::observe::snapshot::Snapshot;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -31,8 +31,6 @@ const CHECK: Duration = Duration::from_secs(30);
 const CHECKS_PER_SECOND: usize = 20;
 /// Pods that are spoken to at once.
 const CONCURRENT: usize = 16;
-/// How long one answer may take.
-const DEADLINE: Duration = Duration::from_secs(2);
 /// Longest answer that is read, in bytes.
 const ANSWER_LIMIT: usize = 2 * 1024 * 1024;
 /// Turns in one answer of a runtime.
@@ -483,31 +481,20 @@ async fn ask(client: &reqwest::Client, base: &str, after: u32) -> Option<Compari
 }
 
 async fn read<T: for<'a> Deserialize<'a>>(url: &str, request: reqwest::RequestBuilder) -> Option<T> {
-    let answer = async {
-        let mut response = request.send().await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.to_string())? {
-            body.extend_from_slice(&chunk);
-            if body.len() > ANSWER_LIMIT {
-                return Err(format!("its answer is longer than {ANSWER_LIMIT} bytes"));
-            }
+    let body = match read_answer(request, ANSWER_LIMIT).await {
+        Ok(body) => body,
+        Err(error @ AnswerError::Late) => {
+            tracing::debug!(%url, %error, "a runtime with two revisions");
+            return None;
         }
-        if !status.is_success() {
-            let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-            return Err(format!("{status}: {}", text.trim()));
-        }
-        serde_json::from_slice(&body).map_err(|error| error.to_string())
-    };
-    match tokio::time::timeout(DEADLINE, answer).await {
-        Ok(Ok(read)) => Some(read),
-        Ok(Err(error)) => {
+        Err(error) => {
             tracing::warn!(%url, %error, "a runtime with two revisions does not do as it is told");
-            None
+            return None;
         }
-        Err(_) => {
-            tracing::debug!(%url, "a runtime with two revisions does not answer in time");
-            None
-        }
-    }
+    };
+    serde_json::from_slice(&body)
+        .inspect_err(
+            |error| tracing::warn!(%url, %error, "a runtime with two revisions cannot be understood"),
+        )
+        .ok()
 }

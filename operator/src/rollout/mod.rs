@@ -1,8 +1,7 @@
 //! Rollouts: a new revision goes through its cohorts. [`determine`] decides (with `perwatt_rollout`, and without any
-//! I/O), [`keep`] keeps what was decided, [`collect`] tells runtimes and asks them what came of it.
+//! I/O), `apply::records` keeps what was decided, [`collect`] tells runtimes and asks them what came of it.
 
 pub mod collect;
-pub mod keep;
 pub mod key;
 pub mod policy;
 pub mod restore;
@@ -109,17 +108,17 @@ pub fn determine(snapshot: &Snapshot, facts: &Facts, seen: &Seen, now: Timestamp
             history,
             candidate: &planned.revision,
         };
-        for (entry, record) in case.past(now) {
-            decisions
-                .past
-                .insert((key.clone(), history::hash(entry).to_owned()), record.clone());
-            if restore::record(entry).as_ref() != Some(&record) {
+        for (entry, record, is_news) in case.past(now) {
+            if is_news {
                 decisions.writes.push(Write {
                     key: key.clone(),
                     entry: Some(Arc::clone(entry)),
-                    record,
+                    record: record.clone(),
                 });
             }
+            decisions
+                .past
+                .insert((key.clone(), history::hash(entry).to_owned()), record);
         }
         begun.extend(case.find(facts, now));
     }
@@ -152,25 +151,29 @@ struct Found<'a> {
     candidate: String,
     entry: Option<Arc<ControllerRevision>>,
     /// As it is kept; none where it begins.
+    kept: Option<Record>,
+    /// The same, or what became of it where the gates were removed.
     record: Option<Record>,
     earlier: Option<Arc<Past>>,
     policy: Result<Policy, String>,
 }
 
 impl<'a> Case<'a> {
-    /// The rollouts of revisions that are not the present one any more, as they ended.
-    fn past(self, now: Timestamp) -> impl Iterator<Item = (&'a Arc<ControllerRevision>, Record)> {
+    /// The rollouts of revisions that are not the present one any more, as they ended, and whether they end just now.
+    fn past(self, now: Timestamp) -> impl Iterator<Item = (&'a Arc<ControllerRevision>, Record, bool)> {
         let others = self
             .history
             .iter()
             .filter(move |entry| history::hash(entry) != self.candidate);
         others.filter_map(move |entry| {
             let record = record(entry)?;
-            let record = match record.state {
-                State::Progressing => record.to(State::Superseded, now, "the spec changed before it ended"),
-                _ => record,
-            };
-            Some((entry, record))
+            match record.state {
+                State::Progressing => {
+                    let record = record.to(State::Superseded, now, "the spec changed before it ended");
+                    Some((entry, record, true))
+                }
+                _ => Some((entry, record, false)),
+            }
         })
     }
 
@@ -179,49 +182,39 @@ impl<'a> Case<'a> {
             .history
             .iter()
             .find(|entry| history::hash(entry) == self.candidate);
-        let mut kept = entry.and_then(|entry| record(entry));
+        let kept = entry.and_then(|entry| record(entry));
         // What ran without gates before is good.
         if entry.is_some() && kept.is_none() {
             return None;
         }
-        let policy = self.policy(facts);
         let is_over = kept
             .as_ref()
             .is_some_and(|record| record.state == State::Complete);
-        let earlier = if is_over || policy.is_none() {
-            None
-        } else {
-            let running = kept.as_ref().filter(|record| record.state == State::Progressing);
-            let incumbent = running.map(|record| record.incumbent.as_str());
-            Some(self.incumbent(incumbent)?)
-        };
-        match (&kept, policy) {
-            // The gates were removed: what waited before them goes on.
-            (Some(record), None) if !is_over => {
-                kept = Some(record.to(State::Complete, now, "spec.rollout was removed"));
-                Some(self.found(entry, kept, None, Err("there is no spec.rollout".to_owned())))
-            }
-            (None, None) => None,
-            (Some(_), None) => Some(self.found(entry, kept, None, Err(String::new()))),
-            (_, Some(policy)) => Some(self.found(entry, kept, earlier, policy)),
-        }
-    }
-
-    fn found(
-        self,
-        entry: Option<&Arc<ControllerRevision>>,
-        record: Option<Record>,
-        earlier: Option<Arc<Past>>,
-        policy: Result<Policy, String>,
-    ) -> Found<'a> {
-        Found {
+        let found = |record, earlier, policy| Found {
             key: self.key,
             candidate: self.candidate.to_owned(),
             entry: entry.cloned(),
+            kept: kept.clone(),
             record,
             earlier,
             policy,
-        }
+        };
+        let Some(policy) = self.policy(facts) else {
+            let record = kept.clone()?;
+            // The gates were removed: what waited before them goes on.
+            let record = match is_over {
+                true => record,
+                false => record.to(State::Complete, now, "spec.rollout was removed"),
+            };
+            return Some(found(Some(record), None, Err(String::new())));
+        };
+        let running = kept.as_ref().filter(|record| record.state == State::Progressing);
+        let incumbent = running.map(|record| record.incumbent.as_str());
+        let earlier = match is_over {
+            true => None,
+            false => Some(self.incumbent(incumbent)?),
+        };
+        Some(found(kept.clone(), earlier, policy))
     }
 
     /// The policy that the workload wants, or what is wrong with it; nothing where it wants none.
@@ -300,7 +293,6 @@ impl Found<'_> {
         (places, pods): (&[SlotPlace], &PodsBySlot<'_>),
         now: Timestamp,
     ) -> (Rolling, Option<Write>) {
-        let before = self.record.clone();
         let record = self.begin_or_go_on(snapshot, (places, pods), now);
         let slots: Vec<_> = places
             .iter()
@@ -325,13 +317,12 @@ impl Found<'_> {
                 (step.record, step.waits, step.message, step.wake_at, false)
             }
         };
-        let kept = self.entry.as_deref().and_then(restore::record);
-        let write = (kept.as_ref() != Some(&record)).then(|| Write {
+        let write = (self.kept.as_ref() != Some(&record)).then(|| Write {
             key: self.key.clone(),
             entry: self.entry.clone(),
             record: record.clone(),
         });
-        if before.as_ref().map(|record| record.state) != Some(record.state) {
+        if self.kept.as_ref().map(|kept| kept.state) != Some(record.state) {
             tracing::info!(workload = %self.key, revision = %self.candidate, state = ?record.state, "{}", record.why);
         }
         let rolling = Rolling {
