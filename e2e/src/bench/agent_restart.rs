@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ListParams};
 
 use super::cluster;
@@ -14,7 +16,7 @@ use crate::demo::{self, WORKLOAD};
 use crate::product::devices::NodeDevices;
 use crate::product::install::{NAMESPACE, Product};
 use crate::product::traffic::{Traffic, tally};
-use crate::product::{Example, Result, kill};
+use crate::product::{Error, Example, Result, kill};
 use crate::progress::Progress;
 use crate::wait::{DEADLINE, until};
 
@@ -46,7 +48,7 @@ enum Restart {
 }
 
 /// What was not as it should be after restarts of a kind.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Harm {
     lost: usize,
     doubled: usize,
@@ -61,6 +63,7 @@ pub async fn measure() -> Result<Vec<Figure>> {
     let product = Product::install(&cluster, &progress).await?;
     cluster::apply(&cluster, IDLE_PROFILE).await?;
     demo::place(&product, Example::SPEECH_GATE, "npu").await?;
+    nothing_is_wrong(&cluster).await?;
     let mut figures = Vec::new();
     for (restart, name) in [(Restart::Agent, "agent"), (Restart::Kubelet, "kubelet")] {
         let options = demo::stream_options(&cluster).await?;
@@ -86,13 +89,29 @@ pub async fn measure() -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// Waits until every device is there once: what is missing later was lost by a restart.
+async fn nothing_is_wrong(cluster: &Cluster) -> Result<()> {
+    let waited = until("every device is offered once", DEADLINE, || async move {
+        let looked = async {
+            let mut harm = Harm::default();
+            harm.look(cluster, &pods(cluster).await?).await?;
+            Ok::<_, Error>(harm)
+        };
+        match looked.await {
+            Ok(harm) if harm == Harm::default() => Ok(()),
+            Ok(harm) => Err(format!("{harm:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    Ok(waited.await?)
+}
+
 async fn carry_out(product: &Product<'_>, restart: Restart, turn: usize) -> Result<()> {
     match restart {
         Restart::Kubelet => {
+            let before = renewed(product.cluster).await?;
             product.cluster.node(NODE)?.restart_kubelet().await?;
-            let ready = ["wait", "--for=condition=Ready", "node/edge-a", "--timeout=120s"];
-            product.cluster.kubectl(&ready).await?;
-            Ok(())
+            kubelet_is_back(product.cluster, before).await
         }
         Restart::Agent => {
             let pod = product.agent_pod(NODE).await?;
@@ -110,6 +129,28 @@ async fn carry_out(product: &Product<'_>, restart: Restart, turn: usize) -> Resu
             agent_is_another(product, &before).await
         }
     }
+}
+
+/// When the kubelet last said that it lives.
+async fn renewed(cluster: &Cluster) -> Result<Option<MicroTime>> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client()?, "kube-node-lease");
+    Ok(leases.get(NODE).await?.spec.and_then(|spec| spec.renew_time))
+}
+
+/// Waits until the kubelet renews its lease: the condition `Ready` outlives a kubelet for most of a minute.
+async fn kubelet_is_back(cluster: &Cluster, before: Option<MicroTime>) -> Result<()> {
+    let before = &before;
+    let waited = until("the kubelet renews its lease", DEADLINE, || async move {
+        match renewed(cluster).await {
+            Ok(now) if now > *before => Ok(()),
+            Ok(now) => Err(format!("renewed last at {now:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    waited.await?;
+    let ready = ["wait", "--for=condition=Ready", "node/edge-a", "--timeout=120s"];
+    cluster.kubectl(&ready).await?;
+    Ok(())
 }
 
 /// Waits until an agent is ready that is not this one.
@@ -184,7 +225,8 @@ impl Harm {
             .iter()
             .filter(|(uid, containers)| now.get(*uid) != Some(containers));
         let new = now.keys().filter(|uid| !before.contains_key(*uid));
-        self.disturbed += changed.count() + new.count();
+        // A pod that was moved is one that went and one that came.
+        self.disturbed += changed.count().max(new.count());
         Ok(())
     }
 

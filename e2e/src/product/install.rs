@@ -136,7 +136,8 @@ impl<'a> Product<'a> {
             if current && wanted(&status) {
                 Ok(status)
             } else {
-                Err(format!("{:?} {:?}", status.summary, status.problems))
+                let rollout = status.rollout.map(|rollout| rollout.message);
+                Err(format!("{:?} {:?} {rollout:?}", status.summary, status.problems))
             }
         });
         Ok(status.await?)

@@ -71,8 +71,8 @@ pub struct AskOptions {
     /// File with the bodies of the requests, one a line.
     #[arg(long)]
     pub requests: std::path::PathBuf,
-    /// Begin anew at the file's end, until the client is told to end, with so many requests a second; else once, as quick
-    /// as they are answered.
+    /// Begin anew at the file's end, until the client is told to end, with so many requests a second, each over a
+    /// connection of its own; else once, as quick as they are answered, over one connection.
     #[arg(long)]
     pub repeat_per_second: Option<u32>,
 }
@@ -94,7 +94,10 @@ async fn listens(url: &str) -> Result<()> {
 pub async fn ask(options: AskOptions) -> Result<()> {
     let wrong = |why: String| Error::Client(format!("{}: {why}", options.requests.display()));
     let text = std::fs::read_to_string(&options.requests).map_err(|error| wrong(error.to_string()))?;
-    let client = client()?;
+    // A connection that is kept stays with the pod that it met first, on whichever node that was: one that asks for long
+    // would say nothing of the pod beside it.
+    let kept = usize::from(options.repeat_per_second.is_none());
+    let client = client(kept)?;
     listens(&options.url).await?;
     let bodies: Vec<Value> = text
         .lines()
@@ -117,8 +120,10 @@ pub async fn ask(options: AskOptions) -> Result<()> {
     }
 }
 
-fn client() -> Result<reqwest::Client> {
-    let builder = reqwest::Client::builder().timeout(REQUEST_DEADLINE);
+fn client(kept_connections: usize) -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .timeout(REQUEST_DEADLINE)
+        .pool_max_idle_per_host(kept_connections);
     builder.build().map_err(|error| Error::Client(error.to_string()))
 }
 
@@ -145,13 +150,14 @@ pub struct StreamOptions {
     pub repeat: bool,
 }
 
-/// Streams the recording and prints every reply; ends with the recording, or when told to.
+/// Streams the recording as soon as somebody listens, and prints every reply; ends with the recording, or when told to.
 ///
 /// # Errors
 /// When the recording cannot be read.
 pub async fn stream(options: StreamOptions) -> Result<()> {
     let windows = Arc::new(speech::windows(&options.recording)?);
-    let client = client()?;
+    let client = client(options.sequences)?;
+    listens(&options.url).await?;
     let options = Arc::new(options);
     let sequences = (0..options.sequences).map(|sequence| {
         tokio::spawn(run_sequence(

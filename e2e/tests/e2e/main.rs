@@ -9,9 +9,11 @@
 )]
 
 mod api;
+mod dark;
 mod devices;
 mod faults;
 mod kills;
+mod models;
 mod rollouts;
 mod serving;
 mod sidecar;
@@ -178,9 +180,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .await;
     steps
         .run(
-            "a node that nobody can reach goes on serving",
-            triggers::disconnected(&world),
+            "a model too slow on a device, and one that cannot be loaded there: the slot moves and loses no request",
+            triggers::of_models(&world),
         )
+        .await;
+    steps
+        .run("a node that nobody can reach goes on serving", dark::node(&world))
         .await;
     steps
         .run(

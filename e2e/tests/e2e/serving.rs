@@ -128,7 +128,7 @@ pub async fn broken(world: &World<'_>) {
 }
 
 /// What `kubectl perwatt explain` prints.
-async fn explain(world: &World<'_>, workload: &str) -> String {
+pub async fn explain(world: &World<'_>, workload: &str) -> String {
     let program = perwatt_e2e::programs::find("kubectl-perwatt").expect("it is built");
     let output = tokio::process::Command::new(program)
         .args(["explain", workload, "--namespace", "audio"])

@@ -191,3 +191,51 @@ fn failed(action: &str, entry: &ControllerRevision, source: kube::Error) -> Appl
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, version: &str, text: &str) -> Arc<ControllerRevision> {
+        let mut entry = ControllerRevision::default();
+        entry.metadata.name = Some(name.to_owned());
+        entry.metadata.namespace = Some("lines".to_owned());
+        entry.metadata.resource_version = Some(version.to_owned());
+        entry
+            .annotations_mut()
+            .insert(names::ANNOTATION_ROLLOUT.to_owned(), text.to_owned());
+        Arc::new(entry)
+    }
+
+    fn texts(entries: &[Arc<ControllerRevision>]) -> Vec<&str> {
+        let mut texts: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| entry.annotations().get(names::ANNOTATION_ROLLOUT))
+            .map(String::as_str)
+            .collect();
+        texts.sort_unstable();
+        texts
+    }
+
+    #[test]
+    fn what_was_written_counts_until_the_watch_shows_it_or_something_newer() {
+        let mut written = Written::default();
+        let remember = |written: &mut Written, base: Option<&str>, entry: Arc<ControllerRevision>| {
+            written
+                .0
+                .insert(name_of(&entry), (base.map(str::to_owned), entry));
+        };
+        remember(&mut written, Some("1"), entry("a", "2", "a opened"));
+        remember(&mut written, None, entry("b", "3", "b begun"));
+        let before = || vec![entry("a", "1", "a closed"), entry("c", "1", "c")];
+        assert_eq!(texts(&written.newest(before())), ["a opened", "b begun", "c"]);
+        assert_eq!(
+            texts(&written.newest(before())),
+            ["a opened", "b begun", "c"],
+            "as often as it is asked"
+        );
+        let shown = vec![entry("a", "4", "a of another"), entry("b", "3", "b begun")];
+        assert_eq!(texts(&written.newest(shown)), ["a of another", "b begun"]);
+        assert!(written.0.is_empty(), "and then it is forgotten");
+    }
+}
