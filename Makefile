@@ -71,6 +71,7 @@ e2e: parts build model ## End-to-end tests on real clusters
 	@tools/step "tests of the cluster itself" cargo test --locked --workspace --test cluster -- --ignored --nocapture --test-threads=1
 
 .PHONY: e2e-full
+e2e-full: export PERWATT_E2E_FULL := 1
 e2e-full: e2e reference ## Every end-to-end test, and the answers of every backend against its reference
 
 .PHONY: reference

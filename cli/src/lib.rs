@@ -6,6 +6,7 @@ pub mod drain;
 pub mod explain;
 pub mod model;
 pub mod plan;
+pub mod preview;
 pub mod rollout;
 
 use clap::{Parser, Subcommand};

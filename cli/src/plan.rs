@@ -6,7 +6,7 @@ use crate::explain::{self, ExplainError};
 use clap::Args;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use perwatt_crds::InferenceWorkload;
+use perwatt_crds::{InferenceWorkload, RolloutPolicy};
 use perwatt_operator::evidence::Evidence;
 use perwatt_operator::observe::snapshot::{Objects, Snapshot};
 use perwatt_planner::outcome::{Change, Plan};
@@ -34,7 +34,7 @@ pub struct PlanArgs {
     #[arg(short, long)]
     pub filename: PathBuf,
     /// Plan on these objects instead of a cluster's: what `kubectl get
-    /// nodes,pods,deviceinventories,hardwareprofiles,edgesites,priorityclasses,inferenceworkloads -A -o yaml` prints
+    /// nodes,pods,deviceinventories,hardwareprofiles,edgesites,priorityclasses,inferenceworkloads,rolloutpolicies -A -o yaml` prints
     #[arg(long)]
     pub inventory: Option<PathBuf>,
     /// Namespace where the manifest names none; default: the context's, or `default` with --inventory
@@ -87,50 +87,77 @@ pub enum PlanError {
     Cluster(#[from] ExplainError),
 }
 
+/// What there would be if a manifest were applied.
+pub(crate) struct Wanted {
+    /// All objects.
+    pub snapshot: Snapshot,
+    /// The workloads of the manifest.
+    pub keys: Vec<WorkloadKey>,
+    /// Workloads as they are now.
+    pub before: BTreeMap<WorkloadKey, Arc<InferenceWorkload>>,
+    /// Policies of rollouts that the files have.
+    pub policies: Vec<Arc<RolloutPolicy>>,
+}
+
 /// Plans; returns what to print.
 ///
 /// # Errors
 /// When a file or the cluster cannot be read.
 pub fn run(arguments: &PlanArgs) -> Result<String, PlanError> {
-    let mut wanted = Objects::default();
+    let wanted = load(arguments)?;
+    let planned = plan(&wanted.snapshot.world, Timestamp::now());
+    Ok(render(&wanted.snapshot, &planned, &wanted.keys))
+}
+
+/// Reads the manifest, and what there is.
+pub(crate) fn load(arguments: &PlanArgs) -> Result<Wanted, PlanError> {
+    let mut wanted = Files::default();
     read(&arguments.filename, &mut wanted)?;
-    if wanted.workloads.is_empty() {
+    if wanted.objects.workloads.is_empty() {
         return Err(PlanError::NoWorkload(arguments.filename.display().to_string()));
     }
-    let (mut objects, namespace) = match &arguments.inventory {
+    let (known, namespace) = match &arguments.inventory {
         Some(path) => {
-            let mut objects = Objects::default();
-            read(path, &mut objects)?;
-            (objects, "default".to_owned())
+            let mut known = Files::default();
+            read(path, &mut known)?;
+            (known, "default".to_owned())
         }
-        None => explain::objects_of_cluster(arguments.context.as_deref())?,
+        None => {
+            let (objects, namespace) = explain::objects_of_cluster(arguments.context.as_deref())?;
+            let policies = Vec::new();
+            (Files { objects, policies }, namespace)
+        }
     };
+    let Files {
+        mut objects,
+        mut policies,
+    } = known;
     let namespace = arguments.namespace.clone().unwrap_or(namespace);
-    let before = revisions(&objects.workloads);
-    let keys = add(&mut objects, wanted, &namespace);
+    let before: BTreeMap<_, _> = (objects.workloads.iter())
+        .map(|workload| (key(workload), Arc::clone(workload)))
+        .collect();
+    let keys = add(&mut objects, wanted.objects, &namespace);
+    policies.extend(wanted.policies);
     let mut snapshot = Snapshot::of(objects, "", &Evidence::default());
     for (key, workload) in &mut snapshot.world.workloads {
-        let same = |(hash, _): &&(String, String)| *hash == bare_revision(&snapshot.workloads[key]);
-        if let Some((_, known)) = before.get(key).filter(same) {
+        let is_same =
+            |known: &&Arc<InferenceWorkload>| bare_revision(known) == bare_revision(&snapshot.workloads[key]);
+        let written = before.get(key).filter(is_same);
+        if let Some(known) = written.and_then(|known| known.status.as_ref()?.revision.as_ref()) {
             workload.revision.clone_from(known);
         }
     }
-    let planned = plan(&snapshot.world, Timestamp::now());
-    Ok(render(&snapshot, &planned, &keys))
+    Ok(Wanted {
+        snapshot,
+        keys,
+        before,
+        policies,
+    })
 }
 
 /// The hash without the runtime's image, which is the operator's own secret.
-fn bare_revision(workload: &InferenceWorkload) -> String {
+pub(crate) fn bare_revision(workload: &InferenceWorkload) -> String {
     revision(&workload.spec, "", &[])
-}
-
-/// For each workload that the operator knows: that hash, and the revision that it wrote.
-fn revisions(workloads: &[Arc<InferenceWorkload>]) -> BTreeMap<WorkloadKey, (String, String)> {
-    let known = workloads.iter().filter_map(|workload| {
-        let written = workload.status.as_ref()?.revision.clone()?;
-        Some((key(workload), (bare_revision(workload), written)))
-    });
-    known.collect()
 }
 
 fn key(workload: &InferenceWorkload) -> WorkloadKey {
@@ -173,8 +200,15 @@ fn replace<K: kube::Resource>(known: &mut Vec<Arc<K>>, wanted: Vec<Arc<K>>) {
     }
 }
 
+/// The objects of files.
+#[derive(Default)]
+struct Files {
+    objects: Objects,
+    policies: Vec<Arc<RolloutPolicy>>,
+}
+
 /// Reads every object of a file: documents, and lists in them.
-fn read(path: &Path, objects: &mut Objects) -> Result<(), PlanError> {
+fn read(path: &Path, files: &mut Files) -> Result<(), PlanError> {
     let shown = path.display().to_string();
     let failed = |source| PlanError::Read {
         path: shown.clone(),
@@ -194,14 +228,16 @@ fn read(path: &Path, objects: &mut Objects) -> Result<(), PlanError> {
             path: shown.clone(),
             source,
         })?;
-        sort(&shown, value, objects)?;
+        sort(&shown, value, files)?;
     }
     Ok(())
 }
 
-fn sort(path: &str, value: Value, objects: &mut Objects) -> Result<(), PlanError> {
+fn sort(path: &str, value: Value, files: &mut Files) -> Result<(), PlanError> {
     let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+    let objects = &mut files.objects;
     match kind.as_str() {
+        "RolloutPolicy" => files.policies.push(typed(path, value)?),
         "Node" => objects.nodes.push(typed(path, value)?),
         "Pod" => objects.pods.push(typed(path, value)?),
         "InferenceWorkload" => objects.workloads.push(typed(path, value)?),
@@ -219,7 +255,7 @@ fn sort(path: &str, value: Value, objects: &mut Objects) -> Result<(), PlanError
             for item in items {
                 // A list in a list is nobody's output.
                 if !item["kind"].as_str().unwrap_or_default().ends_with("List") {
-                    sort(path, item, objects)?;
+                    sort(path, item, files)?;
                 }
             }
         }
@@ -366,7 +402,7 @@ spec:
     fn what_is_wrong_with_a_file_is_said_with_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let filename = folder.path().join("w.yaml");
-        let mut objects = Objects::default();
+        let mut objects = Files::default();
         for (content, words) in [
             ("a: [", "w.yaml"),
             (

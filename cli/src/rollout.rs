@@ -4,6 +4,7 @@
 //! stays with Git.
 
 use crate::explain::{ExplainError, connect};
+use crate::preview::{self, PreviewArgs, PreviewError};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -25,6 +26,8 @@ const SHOWN: usize = 5;
 pub enum RolloutCommand {
     /// Shows the cohorts, their verdicts, and the evidence so far
     Status(Of),
+    /// Tells what each cohort has and what its verdict can see in what time, before anything is applied
+    Preview(PreviewArgs),
     /// Lets the revision into a cohort that waits for a person
     Approve(OfCohort),
     /// Opens no further cohort, until it is resumed
@@ -91,6 +94,9 @@ pub enum RolloutError {
     /// No cluster.
     #[error(transparent)]
     Connect(#[from] ExplainError),
+    /// Nothing can be told beforehand.
+    #[error(transparent)]
+    Preview(#[from] PreviewError),
     /// No such workload.
     #[error(
         "there is no InferenceWorkload {name} in namespace {namespace}: `kubectl get inferenceworkloads -A` lists them"
@@ -122,23 +128,25 @@ pub enum RolloutError {
 /// # Errors
 /// When the cluster cannot be reached, or there is nothing to decide.
 pub fn run(command: &RolloutCommand) -> Result<String, RolloutError> {
-    let work = async {
-        match command {
-            RolloutCommand::Status(of) => {
-                let (_, key, status) = read(of).await?;
-                Ok(render(&key.1, &status, Timestamp::now()))
-            }
-            RolloutCommand::Approve(of) => decide(&of.decided, of.cohort.as_deref(), Decision::Approve).await,
-            RolloutCommand::Pause(decided) => decide(decided, None, Decision::Pause).await,
-            RolloutCommand::Resume(decided) => decide(decided, None, Decision::Resume).await,
-            RolloutCommand::Abort(decided) => decide(decided, None, Decision::Abort).await,
-            RolloutCommand::Retry(decided) => decide(decided, None, Decision::Retry).await,
-            RolloutCommand::Promote(promotion) => {
-                let of = &promotion.cohort;
-                decide(&of.decided, of.cohort.as_deref(), Decision::Promote).await
-            }
+    match command {
+        RolloutCommand::Status(of) => block_on(async {
+            let (_, key, status) = read(of).await?;
+            Ok(render(&key.1, &status, Timestamp::now()))
+        }),
+        RolloutCommand::Preview(arguments) => Ok(preview::run(arguments)?),
+        RolloutCommand::Approve(of) => block_on(decide(&of.decided, of.cohort.as_deref(), Decision::Approve)),
+        RolloutCommand::Pause(decided) => block_on(decide(decided, None, Decision::Pause)),
+        RolloutCommand::Resume(decided) => block_on(decide(decided, None, Decision::Resume)),
+        RolloutCommand::Abort(decided) => block_on(decide(decided, None, Decision::Abort)),
+        RolloutCommand::Retry(decided) => block_on(decide(decided, None, Decision::Retry)),
+        RolloutCommand::Promote(promotion) => {
+            let of = &promotion.cohort;
+            block_on(decide(&of.decided, of.cohort.as_deref(), Decision::Promote))
         }
-    };
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<String, RolloutError>>) -> Result<String, RolloutError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

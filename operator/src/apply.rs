@@ -54,6 +54,18 @@ impl ApplyError {
         matches!(self, Self::SurvivorNotServing { .. } | Self::Stale { .. })
     }
 
+    /// Whether the object is gone, or another than it was seen.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        match self {
+            Self::Api {
+                source: kube::Error::Api(status),
+                ..
+            } => status.is_not_found() || status.is_conflict(),
+            _ => matches!(self, Self::Stale { .. }),
+        }
+    }
+
     /// Whether the change may have been carried out all the same: nothing, or a failure of the server's own, was answered.
     #[must_use]
     pub fn leaves_open(&self) -> bool {

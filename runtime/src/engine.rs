@@ -142,17 +142,37 @@ impl Engine {
     /// # Errors
     /// When it is shed, late, or no variant answers.
     pub async fn infer(&self, query: Query) -> Result<Answer, InferError> {
-        let result = self.admit_and_answer(&query).await;
+        let result = self.try_infer(&query).await;
+        self.or_safe_value(&query, result)
+    }
+
+    /// The same without the safe value, and without counting an error that no client may get to see.
+    ///
+    /// # Errors
+    /// When it is shed, late, or no variant answers.
+    pub async fn try_infer(&self, query: &Query) -> Result<Answer, InferError> {
+        let result = self.admit_and_answer(query).await;
         match &result {
-            Ok(answer) => self.telemetry.sample(&query, answer),
-            // The safe value is no answer in time.
+            Ok(answer) => self.telemetry.sample(query, answer),
             Err(InferError::Deadline { .. }) => self.telemetry.missed_deadline(&self.metrics),
             Err(_) => {}
         }
         if matches!(&result, Err(error) if !matches!(error, InferError::Invalid(_))) {
             self.telemetry.unanswered();
         }
-        let result = result.or_else(|error| self.safe_answer(&query, &error).ok_or(error));
+        result
+    }
+
+    /// What the client gets.
+    ///
+    /// # Errors
+    /// Those that were given, where no safe value stands for an answer.
+    pub fn or_safe_value(
+        &self,
+        query: &Query,
+        result: Result<Answer, InferError>,
+    ) -> Result<Answer, InferError> {
+        let result = result.or_else(|error| self.safe_answer(query, &error).ok_or(error));
         if let Err(error) = &result {
             self.metrics.count_error(match error {
                 InferError::Overloaded => Refusal::Overloaded,

@@ -63,6 +63,7 @@ pub struct Metrics {
     pub recorded_samples: Gauge,
     pub resident_memory_bytes: Gauge,
     pub candidate_failed: Gauge,
+    pub candidate_errors: Counter,
     pub mirrored: Family<MirrorLabels, Counter>,
 }
 
@@ -140,6 +141,7 @@ impl Metrics {
             recorded_samples: Gauge::default(),
             resident_memory_bytes: Gauge::default(),
             candidate_failed: Gauge::default(),
+            candidate_errors: Counter::default(),
             mirrored: Family::default(),
         };
         metrics.register_build(workload, revision);
@@ -296,6 +298,11 @@ impl Metrics {
             "candidate_failed",
             "1 where the candidate of this pod could not be loaded",
             self.candidate_failed.clone(),
+        );
+        self.registry.register(
+            "candidate_errors",
+            "Requests that the candidate did not answer, and the incumbent did",
+            self.candidate_errors.clone(),
         );
         self.registry.register(
             "mirrored",

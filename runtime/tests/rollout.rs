@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Runtime, command, reducing_folder, sum_folder};
+use common::{Runtime, command, reducing_folder, sum_folder, table_folder};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -269,4 +269,67 @@ async fn a_candidate_that_fails_leaves_the_incumbent_serving() {
         "{metrics}"
     );
     assert!(runtime.log().contains("the candidate failed"));
+}
+
+#[tokio::test]
+async fn what_the_candidate_does_not_answer_the_incumbent_does() {
+    let site = Site::new();
+    let table = table_folder(&site.path("table"));
+    let runtime = site.start(&table).await;
+    obey(&runtime, "Candidate", 1).await;
+    let (url, client) = (
+        format!("{}/v2/models/sum/infer", runtime.rest),
+        reqwest::Client::new(),
+    );
+    let ask = async |x: f32| {
+        let body = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [x, 0.0, 0.0, 0.0]}]});
+        let sent = client.post(&url).body(body.to_string()).send().await.unwrap();
+        assert_eq!(sent.status(), 200);
+        serde_json::from_str::<Value>(&sent.text().await.unwrap()).unwrap()
+    };
+    let well = ask(3.0).await;
+    assert_eq!(well["parameters"]["revision"], "new");
+    assert_eq!(well["parameters"]["degraded"], false);
+    for _ in 0..3 {
+        let rescued = ask(99.0).await;
+        assert_eq!(common::sum(&rescued), 99.0);
+        assert_eq!(rescued["parameters"]["revision"], "old");
+        assert_eq!(rescued["parameters"]["degraded_reason"], "CandidateFailed");
+    }
+    let metrics = runtime.text("metrics").await;
+    let counted = |name: &str| {
+        metrics
+            .lines()
+            .any(|line| line.starts_with(name) && line.ends_with(" 3"))
+    };
+    assert!(counted("perwatt_runtime_candidate_errors_total"), "{metrics}");
+    assert!(
+        !metrics.contains("perwatt_runtime_errors_total"),
+        "no client saw one: {metrics}"
+    );
+}
+
+#[tokio::test]
+async fn errors_of_the_candidate_are_in_its_turns_though_no_client_sees_one() {
+    let site = Site::new();
+    let table = table_folder(&site.path("table"));
+    let runtime = site.start(&table).await;
+    obey(&runtime, "Compare", 1).await;
+    let (url, client) = (
+        format!("{}/v2/models/sum/infer", runtime.rest),
+        reqwest::Client::new(),
+    );
+    let mut turns = Vec::new();
+    while turns.is_empty() {
+        let (_, sum) = ask(&url, &client, [99.0, 0.0, 0.0, 0.0]).await.unwrap();
+        assert_eq!(sum, 99.0);
+        let evidence: Value = serde_json::from_str(&runtime.text("evidence?after=0").await).unwrap();
+        turns.clone_from(evidence["comparison"]["turns"].as_array().unwrap());
+    }
+    for turn in turns {
+        let [canary, incumbent] = ["canary", "incumbent"].map(|arm| turn[arm].clone());
+        assert_eq!(canary["answered"], 0, "{canary}");
+        assert!(canary["failed"].as_u64() > Some(0), "{canary}");
+        assert_eq!(incumbent["failed"], 0, "{incumbent}");
+    }
 }

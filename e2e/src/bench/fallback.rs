@@ -34,30 +34,13 @@ const PHASE: Duration = Duration::from_secs(5);
 /// How long one looks at the stock Deployment after the fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 const NODE: &str = "edge-a";
-const BEST: &str = "best-emulated";
 /// The stock Deployment has a device of its own, which no workload wants.
 const STOCK: &str = "stock-emulated";
 const NAMESPACE_OF_ALL: &str = "fallback";
 
-const PROFILES: &str = "apiVersion: v1
+const STOCK_PROFILE: &str = "apiVersion: v1
 kind: Namespace
 metadata: {name: fallback, labels: {pod-security.kubernetes.io/enforce: restricted}}
----
-apiVersion: perwatt.dev/v1alpha1
-kind: HardwareProfile
-metadata: {name: best-emulated}
-spec:
-  class: ASIC
-  discovery: {emulated: {count: 5, nodes: {matchLabels: {kubernetes.io/hostname: edge-a}}}}
-  power: {typicalMilliwatts: 2500, maxMilliwatts: 5000}
----
-apiVersion: perwatt.dev/v1alpha1
-kind: HardwareProfile
-metadata: {name: next-emulated}
-spec:
-  class: GPU
-  discovery: {emulated: {count: 5, nodes: {matchLabels: {kubernetes.io/hostname: edge-b}}}}
-  power: {typicalMilliwatts: 15000, maxMilliwatts: 40000}
 ---
 apiVersion: perwatt.dev/v1alpha1
 kind: HardwareProfile
@@ -67,15 +50,32 @@ spec:
   discovery: {emulated: {count: 1, nodes: {matchLabels: {kubernetes.io/hostname: edge-a}}}}
   power: {typicalMilliwatts: 2500, maxMilliwatts: 5000}
 ";
+/// With devices that nobody else may take while they are left.
 const WORKLOAD: &str = "apiVersion: perwatt.dev/v1alpha1
+kind: HardwareProfile
+metadata: {name: NAME-best}
+spec:
+  class: ASIC
+  discovery: {emulated: {count: 1, nodes: {matchLabels: {kubernetes.io/hostname: edge-a}}}}
+  power: {typicalMilliwatts: 2500, maxMilliwatts: 5000}
+---
+apiVersion: perwatt.dev/v1alpha1
+kind: HardwareProfile
+metadata: {name: NAME-next}
+spec:
+  class: GPU
+  discovery: {emulated: {count: 1, nodes: {matchLabels: {kubernetes.io/hostname: edge-b}}}}
+  power: {typicalMilliwatts: 15000, maxMilliwatts: 40000}
+---
+apiVersion: perwatt.dev/v1alpha1
 kind: InferenceWorkload
 metadata: {name: NAME, namespace: fallback}
 spec:
   model: {image: \"MODEL\"}
   placement: {objective: Order}
   variants:
-  - {name: best, device: {profiles: [best-emulated]}, artifact: {path: silero_vad.onnx}}
-  - {name: next, device: {profiles: [next-emulated]}, artifact: {path: silero_vad.onnx}}
+  - {name: best, device: {profiles: [NAME-best]}, artifact: {path: silero_vad.onnx}}
+  - {name: next, device: {profiles: [NAME-next]}, artifact: {path: silero_vad.onnx}}
   - {name: cpu, deviceLess: CPU, artifact: {path: silero_vad.onnx}}
   fallback: {recovery: {stableFor: 5s}}
 ";
@@ -122,7 +122,7 @@ pub async fn measure() -> Result<Vec<Figure>> {
     let product = Product::install(&cluster, &progress).await?;
     let model = product.load_model(Example::SPEECH_GATE).await?;
     let_it_move(&cluster).await?;
-    cluster::apply(&cluster, PROFILES).await?;
+    cluster::apply(&cluster, STOCK_PROFILE).await?;
     let all = (0..WORKLOADS).map(|number| suffer(&product, format!("gate-{number}"), &model, &progress));
     let all = try_join_all(all).await?;
     let stock = stock(&cluster, &model, &progress).await?;
@@ -191,7 +191,7 @@ async fn suffer(
     product
         .wait_for_status("the best device serves", workload, best)
         .await?;
-    let devices = NodeDevices::new(cluster, NODE, BEST)?;
+    let devices = NodeDevices::new(cluster, NODE, &format!("{name}-best"))?;
     let traffic = stream(cluster, &name).await?;
     let mut faults = Vec::new();
     for round in 1..=ROUNDS {

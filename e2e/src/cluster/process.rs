@@ -86,15 +86,16 @@ fn read_stat(pid: u32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Field 3 is the state and field 22 the start time (proc_pid_stat(5)); field 2
-/// is a name that may itself hold spaces and brackets.
+/// Field 3 is the state, field 20 the number of threads and field 22 the start time (proc_pid_stat(5)); field 2 is a name that
+/// may itself hold spaces and brackets. A killed process is a zombie while threads of it still hold its sockets.
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    let started_ticks = fields.nth(18)?.parse().ok()?;
+    let threads: u32 = fields.nth(16)?.parse().ok()?;
+    let started_ticks = fields.nth(1)?.parse().ok()?;
     Some(Stat {
         started_ticks,
-        ended: matches!(state, "Z" | "X"),
+        ended: matches!(state, "Z" | "X") && threads <= 1,
     })
 }
 
@@ -357,9 +358,11 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_has_ended() {
+    fn a_zombie_has_ended_once_its_threads_have() {
         let text = "7 (a) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
         assert!(parse_stat(text).expect("parses").ended);
+        let ending = text.replace(" 20 0 1 0 4711", " 20 0 2 0 4711");
+        assert!(!parse_stat(&ending).expect("parses").ended);
     }
 
     #[test]

@@ -162,6 +162,12 @@ impl Samples {
         Ok((folder, requests))
     }
 
+    /// The bodies of the requests.
+    #[must_use]
+    pub fn bodies(&self) -> &[Value] {
+        &self.bodies
+    }
+
     /// Whose samples they are.
     #[must_use]
     pub fn example(&self) -> Example {

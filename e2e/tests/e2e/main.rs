@@ -179,7 +179,7 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         )
         .await;
     steps
-        .run(
+        .run_in_full(
             "a model too slow on a device, and one that cannot be loaded there: the slot moves and loses no request",
             triggers::of_models(&world),
         )
@@ -191,6 +191,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run(
             "a good revision goes through its cohorts, and one that answers differently goes back",
             rollouts::cohorts(&world),
+        )
+        .await;
+    steps
+        .run_in_full(
+            "a revision that is slower, one that errs and one that takes more energy go back",
+            rollouts::worse(&world),
         )
         .await;
     steps

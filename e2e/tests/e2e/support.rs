@@ -43,6 +43,13 @@ impl Steps {
         }
     }
 
+    /// A step that `make e2e-full` alone has the time for.
+    pub async fn run_in_full(&mut self, name: &str, step: impl Future<Output = ()>) {
+        if std::env::var_os("PERWATT_E2E_FULL").is_some() {
+            self.run(name, step).await;
+        }
+    }
+
     pub fn finish(self) {
         println!("steps: {} passed, {} failed", self.passed, self.failed.len());
         assert!(

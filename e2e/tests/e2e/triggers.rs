@@ -254,7 +254,7 @@ pub async fn of_models(world: &World<'_>) {
     })
     .await;
     answer(&unable, "the fallback's answer", &|reply| {
-        reply.text("variant") == "cpu" && reply.text("reason") == "LoadFailed"
+        reply.text("variant") == "cpu" && reply.text("degraded_reason") == "LoadFailed"
     })
     .await;
 
@@ -290,7 +290,7 @@ pub async fn of_models(world: &World<'_>) {
         "others may have it"
     );
     answer(&unable, "an answer since then", &|reply| {
-        reply.text("reason") == "ModelUnavailable"
+        reply.text("degraded_reason") == "ModelUnavailable"
     })
     .await;
 

@@ -89,6 +89,12 @@ impl Written {
                 }
                 Err(error) => {
                     all = false;
+                    // What was written is no more: a workload that was deleted and made again has another history.
+                    if error.is_outdated()
+                        && let Some(entry) = &write.entry
+                    {
+                        self.0.remove(&name_of(entry));
+                    }
                     tracing::warn!(workload = %write.key, %error, "how far a rollout came could not be kept, trying again");
                     self.fall_back(&write, decisions);
                 }

@@ -4,6 +4,7 @@
 pub mod collect;
 pub mod key;
 pub mod policy;
+pub mod preview;
 pub mod restore;
 
 use crate::build::history;

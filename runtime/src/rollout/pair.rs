@@ -11,6 +11,12 @@ use perwatt_model::Manifest;
 use perwatt_verdict::evidence::{Arm, Turn};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Why the incumbent answered in the candidate's turn.
+const CANDIDATE_FAILED: &str = "CandidateFailed";
+/// The least time that a candidate leaves to the incumbent, where there is twice as much.
+const LEAST_FOR_INCUMBENT: Duration = Duration::from_millis(20);
 
 /// The revision on trial.
 pub struct Candidate {
@@ -174,21 +180,57 @@ impl Revisions {
         compares.then(|| self.mirror.draw(query, command.mirror_per_minute))?
     }
 
-    /// Answers one request.
-    pub async fn infer(&self, query: Query) -> Served {
-        let (engine, other) = self.choose(&query);
+    /// Answers one request. What the candidate does not answer the incumbent does.
+    pub async fn infer(&self, mut query: Query) -> Served {
+        let (mut engine, other) = self.choose(&query);
         let drawn = other.and_then(|other| Some((self.draw(&query)?, other)));
-        let result = engine.infer(query).await;
-        if let (Some((drawn, other)), Ok(answer)) = (drawn, &result)
-            && let Some(said) = comparable(answer, engine)
-        {
-            let (mirror, by, other) = (self.mirror.clone(), engine.clone(), other.clone());
-            tokio::spawn(async move { mirror.run(drawn, said, &by, &other).await });
+        let is_incumbent = Arc::ptr_eq(engine, &self.incumbent);
+        let deadline = query.deadline;
+        if !is_incumbent {
+            query.deadline = earlier(deadline, self.incumbent.slowest());
+        }
+        let mut result = engine.try_infer(&query).await;
+        match &result {
+            Err(error) if !is_incumbent => {
+                query.deadline = deadline;
+                result = self.stand_in(&query, engine, error).await;
+                engine = &self.incumbent;
+            }
+            Err(_) => {}
+            Ok(answer) => {
+                if let Some((drawn, other)) = drawn
+                    && let Some(said) = comparable(answer, engine)
+                {
+                    let (mirror, by, other) = (self.mirror.clone(), engine.clone(), other.clone());
+                    tokio::spawn(async move { mirror.run(drawn, said, &by, &other).await });
+                }
+            }
         }
         Served {
             engine: engine.clone(),
-            result,
+            result: engine.or_safe_value(&query, result),
         }
+    }
+
+    /// The incumbent's answer to what the candidate did not answer.
+    async fn stand_in(
+        &self,
+        query: &Query,
+        candidate: &Engine,
+        error: &InferError,
+    ) -> Result<Answer, InferError> {
+        // The incumbent goes on with the sequence: the candidate's memory of it lacks this request.
+        if let Some(step) = &query.sequence {
+            candidate.forget(&step.id);
+        }
+        let mut answer = self.incumbent.try_infer(query).await?;
+        // What the incumbent takes is no fault of the client's.
+        if matches!(error, InferError::Invalid(_)) {
+            candidate.telemetry.unanswered();
+        }
+        self.incumbent.metrics.candidate_errors.inc();
+        answer.degraded = Some((CANDIDATE_FAILED.to_owned(), error.to_string()));
+        Ok(answer)
     }
 
     /// Obeys a command.
@@ -282,6 +324,14 @@ impl Revisions {
             .map(|engine| (engine.config.revision.as_str(), engine.metrics.render()));
         metrics::together(&texts.collect::<Vec<_>>())
     }
+}
+
+/// A candidate's deadline: what it leaves is time for the incumbent, twice the longest that it took of late, but half of
+/// the time there is at most.
+fn earlier(deadline: Instant, slowest: Duration) -> Instant {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let rest = (slowest * 2).max(LEAST_FOR_INCUMBENT).min(left / 2);
+    deadline.checked_sub(rest).unwrap_or(deadline)
 }
 
 /// Why a candidate cannot stand in for the incumbent: a client must be able to send both the same request.

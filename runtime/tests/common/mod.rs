@@ -62,6 +62,15 @@ fn node(op: &str, inputs: &[&str], output: &str, attributes: Vec<pb::AttributePr
     }
 }
 
+fn int(name: &str, value: i64) -> pb::AttributeProto {
+    pb::AttributeProto {
+        name: name.into(),
+        r#type: pb::attribute_proto::AttributeType::Int as i32,
+        i: value,
+        ..Default::default()
+    }
+}
+
 fn ints(name: &str, values: &[i64]) -> pb::AttributeProto {
     let kind = pb::attribute_proto::AttributeType::Ints as i32;
     pb::AttributeProto {
@@ -83,19 +92,18 @@ pub fn tiny_onnx() -> Vec<u8> {
         name: name.into(),
         ..Default::default()
     };
-    let keep = pb::AttributeProto {
-        name: "keepdims".into(),
-        r#type: pb::attribute_proto::AttributeType::Int as i32,
-        i: 1,
-        ..Default::default()
-    };
     let graph = pb::GraphProto {
         name: "tiny".into(),
         input: vec![value("x", FLOAT, &[1, 6]), value("h", FLOAT, &[1, 1])],
         output: vec![value("sum", FLOAT, &[1, 1]), value("hn", FLOAT, &[1, 1])],
         initializer: vec![constant("one", 1.0), constant("hundred", 100.0)],
         node: vec![
-            node("ReduceSum", &["x"], "total", vec![ints("axes", &[1]), keep]),
+            node(
+                "ReduceSum",
+                &["x"],
+                "total",
+                vec![ints("axes", &[1]), int("keepdims", 1)],
+            ),
             node("Mul", &["h", "hundred"], "weighted", vec![]),
             node("Add", &["total", "weighted"], "sum", vec![]),
             node("Add", &["h", "one"], "hn", vec![]),
@@ -121,13 +129,42 @@ pub fn reducing_folder(dir: &Path, operator: &str, axis: i64, batching: &str) ->
         node: vec![node(operator, &["x"], "sum", vec![ints("axes", &[1])])],
         ..Default::default()
     };
-    let onnx = model(graph);
+    write_sum(dir, &model(graph), batching)
+}
+
+/// The same by looking the sum up in a table of 16: it fails where the sum is 16 or more.
+pub fn table_folder(dir: &Path) -> PathBuf {
+    const FLOAT: i32 = 1;
+    const INT64: i64 = 7;
+    let table = pb::TensorProto {
+        dims: vec![16],
+        data_type: FLOAT,
+        float_data: (0u8..16).map(f32::from).collect(),
+        name: "table".into(),
+        ..Default::default()
+    };
+    let graph = pb::GraphProto {
+        name: "sum".into(),
+        input: vec![value("x", FLOAT, &[1, 4])],
+        output: vec![value("sum", FLOAT, &[1, 1])],
+        initializer: vec![table],
+        node: vec![
+            node("ReduceSum", &["x"], "total", vec![ints("axes", &[1])]),
+            node("Cast", &["total"], "at", vec![int("to", INT64)]),
+            node("Gather", &["table", "at"], "sum", vec![]),
+        ],
+        ..Default::default()
+    };
+    write_sum(dir, &model(graph), "null")
+}
+
+fn write_sum(dir: &Path, onnx: &[u8], batching: &str) -> PathBuf {
     let yaml = format!(
         "schema: 1\nname: sum\nversion: \"1\"\n\
          inputs: [{{name: x, datatype: FP32, shape: [1, 4]}}]\n\
          outputs: [{{name: sum, datatype: FP32, shape: [1, 1]}}]\n\
          files:\n- {{path: sum.onnx, sha256: \"{}\", backend: Onnx, precision: float32, batching: {batching}}}\n",
-        sha256(&onnx)
+        sha256(onnx)
     );
     let folder = dir.join("sum");
     std::fs::create_dir_all(&folder).unwrap();
