@@ -2,12 +2,13 @@
 
 use crate::attempt::next_attempt;
 use crate::check::Scene;
+use crate::device::is_device_dead;
 use crate::index::{NodeId, OwnPod};
 use crate::ledger::Release;
 use crate::outcome::{Reason, ReasonCode};
 use crate::steps::{Means, Turn};
 use crate::survey::Terms;
-use crate::ways::Way;
+use crate::ways::{Way, place_of};
 use crate::world::{Liveness, Role};
 use perwatt_crds::workload::OnGap;
 
@@ -129,17 +130,19 @@ impl<'w> Turn<'_, 'w> {
         self.can_bridge(bridge, at, place, node).then_some((bridge, at))
     }
 
+    /// Whether what starts already, be it on a device, can serve while the others change places. Dropped
+    /// for a bridge, it would be made again as soon as the target is out of reach once more.
     fn may_become_bridge(&self, own: &OwnPod<'w>, place: usize, node: NodeId) -> bool {
-        let known = self.ways.iter().any(|way| {
-            way.is_device_less() && way.ruled_out.is_none() && way.variant.name == own.owned.variant
-        });
+        let way = place_of(self.ways, &own.owned.variant, own.owned.profile.as_deref());
+        let may_serve = way.is_some_and(|way| self.ways[way].ruled_out.is_none())
+            && !is_device_dead(self.index, self.slot, own, self.now)
+            && !self.slot.inabilities.gives_up(own);
         let on_ready_node = own
             .node
             .is_some_and(|at| self.index.node(at).liveness == Liveness::Ready);
-        known
+        may_serve
             && on_ready_node
             && !own.is_ready()
-            && own.owned.profile.is_none()
             && own.owned.revision == self.slot.workload.revision
             && self.fits(place, node, &self.slot.release_but(node, Some(own.name())))
     }

@@ -4,7 +4,7 @@ use crate::agent::silent_since;
 use crate::index::{Index, NodeId};
 use crate::ledger::{Amounts, Demand, Ledger, Release};
 use crate::outcome::ReasonCode;
-use crate::power::Exceeded;
+use crate::power::{Beside, Exceeded};
 use crate::unavailable::{Inabilities, Inability};
 use crate::ways::Way;
 use crate::world::{Device, Liveness, WorkloadKey};
@@ -37,7 +37,7 @@ pub(crate) struct Ask<'a, 'w> {
     /// Where the slot's model cannot be run; none where every slot is asked alike.
     pub inabilities: Option<&'a Inabilities<'w>>,
     /// Keep to the power budgets: of where a slot ends, not of what it passes on the way.
-    pub watts: bool,
+    pub watts: Beside,
 }
 
 impl Ask<'_, '_> {
@@ -171,10 +171,8 @@ pub(crate) fn check(scene: Scene<'_, '_>, node: NodeId, way: &Way<'_>, ask: Ask<
 /// Whether the node's own budget is kept; the site's is the survey's to keep, for it changes with
 /// every booking on any of its nodes.
 fn check_power(scene: Scene<'_, '_>, node: NodeId, ask: Ask<'_, '_>) -> Option<Exceeded> {
-    let meter = &scene.ledger.meter;
-    (ask.watts && meter.is_on())
-        .then(|| meter.check_node(node, ask.demand.milliwatts, ask.release.milliwatts))
-        .flatten()
+    let (adds, gives_back) = (ask.demand.milliwatts, ask.release.milliwatts);
+    scene.ledger.meter.check_node(node, ask.watts, adds, gives_back)
 }
 
 impl Scene<'_, '_> {

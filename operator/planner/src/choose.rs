@@ -6,6 +6,7 @@ use crate::explain;
 use crate::index::NodeId;
 use crate::keep::Kept;
 use crate::outcome::{Candidate, Reason, ReasonCode};
+use crate::power::Beside;
 use crate::slot::Slot;
 use crate::survey::{Finding, Survey, Terms};
 use crate::ways::{Way, place_of};
@@ -104,7 +105,7 @@ pub(crate) fn choose_by<'w>(
                 stable: must_be_stable(scene, slot, ways, way),
                 respect_wishes: rules.respect_wishes,
                 release_own: rules.release_own,
-                watts: true,
+                watts: if slot.sheds { Beside::Lightest } else { Beside::All },
             };
             let finding = survey.find(scene, slot, ways, place, terms);
             choice.consider(place, &finding, scene, (slot, way));

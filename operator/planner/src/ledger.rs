@@ -244,6 +244,23 @@ impl<'w> Ledger<'w> {
         self.touched.push(node);
     }
 
+    /// Takes a pod out of what slots draw at the least.
+    pub fn lift(&mut self, own: Option<&OwnPod<'_>>) {
+        self.shift_lightest(own, -1);
+    }
+
+    /// Puts a pod back in, that its slot stays with.
+    pub fn put_back(&mut self, own: Option<&OwnPod<'_>>) {
+        self.shift_lightest(own, 1);
+    }
+
+    fn shift_lightest(&mut self, own: Option<&OwnPod<'_>>, sign: i64) {
+        if let Some((own, node)) = own.and_then(|own| Some((own, own.node?))) {
+            self.meter.shift_lightest(node, sign * own.load.milliwatts);
+            self.touched.push(node);
+        }
+    }
+
     /// Notes that a slot waits for a device of a node to be well.
     pub fn wish(&mut self, node: NodeId, resource: &'w str) {
         self.rows[node].extended.entry(resource).or_default().wished += 1;

@@ -21,6 +21,7 @@ mod check;
 mod choose;
 mod device;
 mod explain;
+mod give_up;
 mod index;
 mod keep;
 mod ledger;

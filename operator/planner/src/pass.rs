@@ -10,6 +10,7 @@ use crate::index::{Index, OwnPod};
 use crate::keep::{Kept, autonomy_end, is_left_alone, is_silent, kept_pod, pod_on, ready_pod};
 use crate::ledger::Ledger;
 use crate::outcome::{Assignment, Change, Plan, Reason, ReasonCode, SlotPlan};
+use crate::power::lightest;
 use crate::serving::{build_serving, determine_degraded, find_serving};
 use crate::shed::mark_sheds;
 use crate::slot::{Slot, find_stuck, place_named, slots_of};
@@ -119,6 +120,7 @@ impl<'a, 'w> Pass<'a, 'w> {
             return self.report(&slot, ways, &Choice::default(), None, Steps::default());
         }
         let look_again = find_stuck(&mut slot, self.index, &self.ledger, self.now);
+        self.wake(look_again);
         if let Some(yields) = &self.yields {
             slot.yields = yields.get(&(slot.key, slot.name.as_str())).copied();
         }
@@ -126,7 +128,6 @@ impl<'a, 'w> Pass<'a, 'w> {
         if is_left_alone(self.index, &slot, self.now) {
             return self.leave_alone(&slot, ways, kept);
         }
-        self.wake(look_again);
         let mut choice = self.choose(&slot, ways, kept, None);
         let mut excess = None;
         if slot.sheds {
@@ -144,6 +145,8 @@ impl<'a, 'w> Pass<'a, 'w> {
         }
         self.take_from_lower(&slot, ways, &mut choice);
         kept = self.hold_or_move(&slot, ways, &mut choice, kept);
+        let stays = kept.as_ref().filter(|_| slot.sheds);
+        self.ledger.put_back(stays.map(|kept| &kept.own));
         let mut steps = self.steps(&slot, ways, &choice, kept, Means::Near);
         if steps.held {
             (choice, steps) = self.look_elsewhere(&slot, ways, kept, choice);
@@ -181,7 +184,7 @@ impl<'a, 'w> Pass<'a, 'w> {
     /// A slot that must give watts back and has no cheaper way keeps what it has.
     fn keep_excess(&mut self, slot: &mut Slot<'w>) -> Reason {
         slot.sheds = false;
-        self.ledger.meter.lift(slot.pods.iter(), true);
+        self.ledger.put_back(lightest(&slot.pods));
         Reason {
             code: ReasonCode::PowerBudgetExceeded,
             message: format!(

@@ -7,7 +7,9 @@
 //!
 //! A budget binds what is newly placed. Two sums are kept: what is drawn with every pod, which new
 //! work has to fit beside, and what is drawn when each slot is down to its lightest pod, which tells
-//! whether a budget is exceeded: a slot that is on its way to fewer watts has given them back.
+//! whether a budget is exceeded: a slot that is on its way to fewer watts has given them back. Slots
+//! that must give watts back choose beside the second: what others draw while their pods change
+//! places comes back by itself, and waiting for it both ways would never end.
 
 use crate::index::{Index, NodeId, OwnPod};
 use crate::load::{Load, banded, base, is_fresh, load_of_foreign, nameplate};
@@ -35,9 +37,38 @@ impl Gauge {
         self.source = self.source.max(load.source);
     }
 
+    /// What a pod that adds so much would exceed.
+    fn check(&self, beside: Beside, adds: i64, gives_back: i64) -> Option<Exceeded> {
+        let budget = self.budget?;
+        let sum = match beside {
+            Beside::Nothing => return None,
+            Beside::All => self.drawn,
+            Beside::Lightest => self.lightest,
+        };
+        let drawn = sum.saturating_sub(gives_back);
+        // What adds nothing makes nothing worse.
+        (adds > 0 && drawn.saturating_add(adds) > budget).then_some(Exceeded {
+            of_site: true,
+            adds,
+            drawn,
+            budget,
+        })
+    }
+
     fn excess(&self, sum: i64) -> i64 {
         self.budget.map_or(0, |budget| sum.saturating_sub(budget).max(0))
     }
+}
+
+/// What a pod has to fit beside, for the power budgets to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Beside {
+    /// Budgets are not asked.
+    Nothing,
+    /// What every pod draws.
+    All,
+    /// What is drawn when each slot is down to its lightest pod, and those that shed to none.
+    Lightest,
 }
 
 /// A budget that a pod would exceed.
@@ -166,13 +197,18 @@ impl Meter {
     }
 
     /// Whether a pod that adds so much to a node exceeds what that node may draw.
-    pub fn check_node(&self, node: NodeId, adds: i64, gives_back: i64) -> Option<Exceeded> {
-        check(self.nodes.get(node)?, adds, gives_back, false)
+    pub fn check_node(&self, node: NodeId, beside: Beside, adds: i64, gives_back: i64) -> Option<Exceeded> {
+        let exceeded = self.nodes.get(node)?.check(beside, adds, gives_back)?;
+        Some(Exceeded {
+            of_site: false,
+            ..exceeded
+        })
     }
 
     /// Whether a pod that adds so much to a node exceeds what its site may draw.
-    pub fn check_site(&self, node: NodeId, adds: i64, gives_back: i64) -> Option<Exceeded> {
-        check(self.sites.get(*self.site_of.get(node)?)?, adds, gives_back, true)
+    pub fn check_site(&self, node: NodeId, beside: Beside, adds: i64, gives_back: i64) -> Option<Exceeded> {
+        let site = *self.site_of.get(node)?;
+        self.sites.get(site)?.check(beside, adds, gives_back)
     }
 
     /// Whether a slot that has come down to `lightest` exceeds a budget by staying with `own`.
@@ -183,10 +219,11 @@ impl Meter {
         let Some(site) = self.site_of.get(node) else {
             return false;
         };
-        let gives_back = |inside: bool| if inside { lightest.load.milliwatts } else { 0 };
         let over = |gauge: &Gauge, inside: bool| {
-            let sum = gauge.lightest - gives_back(inside) + own.load.milliwatts;
-            gauge.excess(sum) > 0
+            let gives_back = if inside { lightest.load.milliwatts } else { 0 };
+            let adds = own.load.milliwatts - gives_back;
+            // What adds nothing makes nothing worse.
+            adds > 0 && gauge.excess(gauge.lightest.saturating_add(adds)) > 0
         };
         let same_site = lightest
             .node
@@ -203,18 +240,11 @@ impl Meter {
         self.add(node, load, true);
     }
 
-    /// Takes a slot's pods out of the sums, or back in.
-    pub fn lift<'a, 'w: 'a>(&mut self, pods: impl Iterator<Item = &'a OwnPod<'w>> + Clone, back: bool) {
-        let sign = if back { 1 } else { -1 };
-        let lightest = lightest_of(pods.clone()).map(OwnPod::name);
-        for own in pods.filter(|own| own.pod.holds_resources) {
-            if let Some(node) = own.node {
-                let load = Load {
-                    milliwatts: sign * own.load.milliwatts,
-                    ..own.load
-                };
-                self.add(node, load, lightest == Some(own.name()));
-            }
+    /// Changes what slots that are down to their lightest pods draw on a node.
+    pub fn shift_lightest(&mut self, node: NodeId, milliwatts: i64) {
+        let site = self.site_of.get(node).and_then(|site| self.sites.get_mut(*site));
+        for gauge in self.nodes.get_mut(node).into_iter().chain(site) {
+            gauge.lightest = gauge.lightest.saturating_add(milliwatts);
         }
     }
 
@@ -283,24 +313,8 @@ impl Meter {
     }
 }
 
-fn check(gauge: &Gauge, adds: i64, gives_back: i64, of_site: bool) -> Option<Exceeded> {
-    let budget = gauge.budget?;
-    let drawn = gauge.drawn.saturating_sub(gives_back);
-    // What adds nothing makes nothing worse.
-    (adds > 0 && drawn.saturating_add(adds) > budget).then_some(Exceeded {
-        of_site,
-        adds,
-        drawn,
-        budget,
-    })
-}
-
 /// The live pod of a slot that adds least; the first of them where several do.
 pub(crate) fn lightest<'a, 'w>(pods: &'a [OwnPod<'w>]) -> Option<&'a OwnPod<'w>> {
-    lightest_of(pods.iter())
-}
-
-fn lightest_of<'a, 'w: 'a>(pods: impl Iterator<Item = &'a OwnPod<'w>>) -> Option<&'a OwnPod<'w>> {
-    pods.filter(|own| own.is_live() && own.pod.holds_resources)
-        .min_by_key(|own| own.load.milliwatts)
+    let live = pods.iter().filter(|own| own.is_live() && own.pod.holds_resources);
+    live.min_by_key(|own| own.load.milliwatts)
 }

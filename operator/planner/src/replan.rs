@@ -11,6 +11,7 @@ use crate::index::{Index, NodeId};
 use crate::ledger::Release;
 use crate::outcome::{Change, Plan, SlotPlan};
 use crate::pass::{Pass, has_priorities, plan};
+use crate::power::Beside;
 use crate::slot::{Slot, slot_named, slots_of};
 use crate::survey::Terms;
 use crate::world::{Pod, Workload, WorkloadKey, World};
@@ -309,7 +310,7 @@ fn opens(
         stable: false,
         respect_wishes: false,
         release_own: false,
-        watts: true,
+        watts: Beside::All,
     };
     let nothing = Release::default();
     let better = index.ways(key, &slot.name).iter().take(worst);

@@ -4,7 +4,7 @@ use crate::check::{Scene, check};
 use crate::index::{Index, NodeId, OwnPod};
 use crate::keep::is_left_alone;
 use crate::ledger::Ledger;
-use crate::power::{Domain, lightest};
+use crate::power::{Beside, Domain, lightest};
 use crate::slot::Slot;
 use crate::survey::{Survey, Terms};
 use crate::ways::{Way, place_of};
@@ -15,7 +15,7 @@ const TERMS: Terms = Terms {
     stable: false,
     respect_wishes: true,
     release_own: true,
-    watts: false,
+    watts: Beside::Nothing,
 };
 
 /// What a slot would give back by its next cheaper way.
@@ -29,7 +29,7 @@ struct Offer {
     priority: i32,
 }
 
-/// Marks the slots that must give watts back, and takes their pods out of the sums.
+/// Marks the slots that must give watts back, and takes them out of what slots draw at the least.
 pub(crate) fn mark_sheds<'w>(
     index: &Index<'w>,
     ledger: &mut Ledger<'w>,
@@ -52,8 +52,8 @@ pub(crate) fn mark_sheds<'w>(
             }
             let slot = &mut slots[offer.slot];
             slot.sheds = true;
-            ledger.meter.lift(slot.pods.iter(), false);
             // What it ends up with counts again: the cheaper way is assumed here.
+            ledger.lift(lightest(&slot.pods));
         }
     }
 }

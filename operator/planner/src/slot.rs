@@ -28,7 +28,7 @@ pub(crate) struct Slot<'w> {
     pub pods: Vec<OwnPod<'w>>,
     /// Names of pods that will never get the room that they wait for.
     pub stuck: Vec<&'w str>,
-    /// It must give watts back: its pods are out of the sums, and none is kept.
+    /// It must give watts back: it is out of what slots draw at the least, and none of its pods is kept.
     pub sheds: bool,
     /// The pod that gives its device up to higher priority.
     pub yields: Option<&'w str>,

@@ -20,13 +20,13 @@ use crate::agent::{describe as describe_silence, silent_since};
 use crate::attempt::{BackOff, next_attempt};
 use crate::check::{Scene, check};
 use crate::choose::Choice;
-use crate::device::is_device_dead;
 use crate::explain::{self, cut};
 use crate::index::{Index, NodeId, OwnPod};
 use crate::keep::Kept;
 use crate::ledger::{Demand, Ledger, Release};
 use crate::name::pod_name;
 use crate::outcome::{Assignment, Change, PodDelete, PodPlan, Reason, ReasonCode};
+use crate::power::Beside;
 use crate::slot::Slot;
 use crate::survey::{Survey, Terms};
 use crate::ways::{Way, stand_ins};
@@ -94,24 +94,13 @@ impl<'a, 'w> Turn<'a, 'w> {
         let revision = &self.slot.workload.revision;
         self.clear_failed(|own| own.owned.revision != *revision);
         match (self.choice.target, kept) {
-            (None, _) => self.give_up_dead(),
+            (None, _) => self.give_up(),
             (Some(_), Some(kept)) if kept.own.is_ready() => self.settle(&kept.own),
             (Some(_), Some(kept)) => self.wait_for(&kept.own),
             (Some((place, node)), None) => self.approach(place, node),
         }
         self.note_waiting();
         self.steps
-    }
-
-    /// Nothing may serve: a pod that its dead device keeps from being ready only holds the count
-    /// of a device that another slot could use.
-    fn give_up_dead(&mut self) {
-        let slot = self.slot;
-        for own in slot.live().filter(|own| !own.is_ready()) {
-            if is_device_dead(self.index, slot, own, self.now) {
-                self.delete(own, None, "its device is dead, and it serves nothing".to_owned());
-            }
-        }
     }
 
     /// The target serves: everything else goes.
@@ -367,7 +356,7 @@ impl<'a, 'w> Turn<'a, 'w> {
             stable: false,
             respect_wishes: !self.choice.ignored_wishes,
             release_own: true,
-            watts: false,
+            watts: Beside::Nothing,
         }
     }
 

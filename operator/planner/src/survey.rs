@@ -9,7 +9,7 @@ use crate::check::{Ask, Reject, Scene, Verdict, check};
 use crate::index::{Index, NodeId};
 use crate::ledger::{Amounts, Demand, Release};
 use crate::outcome::ReasonCode;
-use crate::power::Domain;
+use crate::power::{Beside, Domain};
 use crate::site::SiteId;
 use crate::slot::{Slot, matching_nodes};
 use crate::ways::Way;
@@ -33,8 +33,8 @@ pub(crate) struct Terms {
     pub respect_wishes: bool,
     /// The slot's own pods give way to the new one.
     pub release_own: bool,
-    /// Keep to the power budgets.
-    pub watts: bool,
+    /// Keep to the power budgets, beside so much.
+    pub watts: Beside,
 }
 
 /// What a survey found.
@@ -87,7 +87,7 @@ struct Question<'w> {
     profile: Option<&'w str>,
     stable_for: Duration,
     respect_wishes: bool,
-    watts: bool,
+    watts: Beside,
     milliwatts: i64,
 }
 
@@ -123,7 +123,7 @@ impl<'w> Survey<'w> {
         let over_budget = |node| check_site(scene, slot, way, terms, node);
         let refuse = |node| over_budget(node).or_else(|| check_ability(scene, slot, way, node));
         if let Some(site) = slot.site {
-            own.retain(|node| is_of_site(scene.index, slot, site, *node));
+            own.retain(|node| is_chosen(scene.index, slot, *node));
             let mut others = Board::default();
             let nodes = site_nodes(scene.index, slot, site);
             let (nothing, nowhere) = (Release::default(), []);
@@ -185,23 +185,29 @@ impl<'w> Survey<'w> {
         terms: Terms,
         domain: Domain,
     ) -> bool {
-        let meter = &scene.ledger.meter;
-        let may = |node: &NodeId| {
-            !meter.is_in(*node, domain)
-                && check_site(scene, slot, way, terms, *node).is_none()
-                && check_ability(scene, slot, way, *node).is_none()
-        };
-        if let Some(site) = slot.site {
-            let nothing = Release::default();
-            let ask = slot.ask(way, &nothing, terms);
-            let mut nodes = site_nodes(scene.index, slot, site).into_iter().filter(may);
-            return nodes.any(|node| check(scene, node, way, ask).outcome.is_ok());
+        if slot.node.is_some() {
+            return false;
         }
-        slot.node.is_none()
-            && self
-                .board(scene, slot, way, terms)
-                .feasible()
-                .any(|node| may(&node))
+        let is_outside = |node: &NodeId| {
+            !scene.ledger.meter.is_in(*node, domain) && check_site(scene, slot, way, terms, *node).is_none()
+        };
+        let is_able = |node: &NodeId| check_ability(scene, slot, way, *node).is_none();
+        let takes = |node: NodeId, release: &Release<'w>| {
+            let verdict = check(scene, node, way, slot.ask(way, release, terms));
+            verdict.outcome.is_ok()
+        };
+        // Where the slot has a pod already, that pod's room is the slot's own: its move there has begun.
+        let mut own = slot.nodes().into_iter().filter(is_outside);
+        if own.any(|node| is_chosen(scene.index, slot, node) && takes(node, &slot.release_on(node))) {
+            return true;
+        }
+        if let Some(site) = slot.site {
+            let nodes = site_nodes(scene.index, slot, site).into_iter();
+            let mut others = nodes.filter(is_outside).filter(is_able);
+            return others.any(|node| takes(node, &Release::default()));
+        }
+        let mut others = self.board(scene, slot, way, terms).feasible();
+        others.any(|node| is_outside(&node) && is_able(&node))
     }
 
     /// What was found for this question, brought up to date.
@@ -240,12 +246,12 @@ fn check_site(
     node: NodeId,
 ) -> Option<Reject> {
     let meter = &scene.ledger.meter;
-    if !terms.watts || !meter.is_on() {
+    if terms.watts == Beside::Nothing || !meter.is_on() {
         return None;
     }
     let gives_back = slot.milliwatts_on_site(scene.index, node);
     meter
-        .check_site(node, way.load.milliwatts, gives_back)
+        .check_site(node, terms.watts, way.load.milliwatts, gives_back)
         .map(Reject::Power)
 }
 
@@ -263,8 +269,10 @@ fn site_nodes(index: &Index<'_>, slot: &Slot<'_>, site: SiteId) -> Vec<NodeId> {
         .collect()
 }
 
-fn is_of_site(index: &Index<'_>, slot: &Slot<'_>, site: SiteId, node: NodeId) -> bool {
-    index.sites.of(node) == Some(site) && slot.workload.nodes.matches(&index.node(node).labels)
+/// Whether a node is one of the workload's, and of the slot's site.
+fn is_chosen(index: &Index<'_>, slot: &Slot<'_>, node: NodeId) -> bool {
+    slot.site.is_none_or(|site| index.sites.of(node) == Some(site))
+        && slot.workload.nodes.matches(&index.node(node).labels)
 }
 
 /// Notes what a slot's own node can do, and returns the node where it will do.

@@ -8,6 +8,7 @@ use crate::check::{Ask, Scene, check};
 use crate::index::{NodeId, OwnPod};
 use crate::ledger::Release;
 use crate::outcome::{Candidate, ReasonCode};
+use crate::power::Beside;
 use crate::slot::{Slot, place_named};
 use crate::survey::{Survey, Terms};
 use crate::ways::Way;
@@ -21,7 +22,7 @@ const TERMS: Terms = Terms {
     stable: true,
     respect_wishes: true,
     release_own: true,
-    watts: true,
+    watts: Beside::All,
 };
 
 /// Finds the device that a slot gets from lower priority: the place of the way, the node, and who yields

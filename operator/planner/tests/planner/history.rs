@@ -36,6 +36,8 @@ pub enum Event {
         device: bool,
     },
     ForeignGo,
+    /// What the site and each of its nodes may draw from now on.
+    Budget(Site),
     Revision(usize),
     Scale {
         workload: usize,
@@ -70,6 +72,7 @@ pub fn any_event() -> impl Strategy<Value = Event> {
         1 => (0..4_usize, 0..200_i64, any::<bool>())
             .prop_map(|(node, cpu_millis, device)| Event::ForeignCome { node, cpu_millis, device }),
         1 => Just(Event::ForeignGo),
+        1 => any_budget().prop_map(Event::Budget),
         2 => (0..3_usize).prop_map(Event::Revision),
         2 => (0..3_usize, 0..4_u32).prop_map(|(workload, replicas)| Event::Scale { workload, replicas }),
         1 => (0..8_usize).prop_map(Event::PodFails),
@@ -180,15 +183,19 @@ fn any_figures() -> impl Strategy<Value = Figures> {
         })
 }
 
-/// A site of all nodes, or none that is declared.
-fn any_site() -> impl Strategy<Value = Option<Site>> {
+/// What a site of all nodes may draw.
+fn any_budget() -> impl Strategy<Value = Site> {
     let budget = || prop::option::weighted(0.6, 1_000..40_000_u64);
-    let site = (budget(), budget()).prop_map(|(site_milliwatts, node_milliwatts)| Site {
+    (budget(), budget()).prop_map(|(site_milliwatts, node_milliwatts)| Site {
         nodes: Some(NodeLabels::default()),
         site_milliwatts,
         node_milliwatts,
-    });
-    prop::option::weighted(0.5, site)
+    })
+}
+
+/// A site of all nodes, or none that is declared.
+fn any_site() -> impl Strategy<Value = Option<Site>> {
+    prop::option::weighted(0.5, any_budget())
 }
 
 pub fn any_world() -> impl Strategy<Value = World> {
@@ -342,6 +349,10 @@ pub fn disturb(sim: &mut Sim, event: &Event) {
             }
         }
         Event::ForeignGo => sim.world.pods.retain(|pod| pod.owned.is_some()),
+        Event::Budget(budget) => {
+            let sites = sim.world.sites.values_mut();
+            sites.for_each(|site| site.clone_from(budget));
+        }
         Event::Revision(number) => {
             let key = workload_key(number % sim.world.workloads.len());
             let workload = sim.world.workloads.get_mut(&key).unwrap();

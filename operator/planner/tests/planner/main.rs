@@ -10,6 +10,7 @@
     reason = "a failed test says where"
 )]
 
+mod admission;
 mod agents;
 mod budget;
 mod build;

@@ -8,6 +8,7 @@ use perwatt_crds::inventory::DeviceHealth;
 use perwatt_crds::workload::OnGap;
 use perwatt_planner::outcome::{Change, ReasonCode};
 use perwatt_planner::world::{PodState, Role};
+use std::time::Duration;
 
 #[test]
 fn a_dead_device_moves_its_slot_to_the_next_variant_without_a_gap() {
@@ -305,4 +306,30 @@ fn a_bridge_that_becomes_the_best_there_is_stays() {
     sim.set_health("edge-a", 0, DeviceHealth::Healthy);
     sim.converge();
     assert_eq!(served_by(&sim), on("npu", "edge-a"));
+}
+
+#[test]
+fn what_starts_on_a_device_bridges_the_move_to_a_better_one() {
+    let mut world = cluster(1);
+    let home = with_devices(world.nodes["edge-a"].clone(), "board", 1);
+    world.nodes.insert("edge-a".to_owned(), home);
+    world.nodes.get_mut("edge-a").unwrap().allocatable.cpu_millis = 100;
+    let variants = vec![
+        on_profile("npu", "chip"),
+        on_profile("gpu", "board"),
+        on_cpu("cpu"),
+    ];
+    let gate_of = world.workloads.get_mut(&key("gate")).unwrap();
+    (gate_of.variants, gate_of.stable_for) = (variants, Duration::ZERO);
+    let mut sim = Sim::new(world);
+    sim.converge();
+    gate(&mut sim).revision = "bb02".to_owned();
+    sim.set_health("edge-a", 0, DeviceHealth::Unhealthy);
+    assert_eq!(changes(&sim), ["+gpu"]);
+    let plan = sim.plan();
+    sim.apply(&plan);
+    sim.seconds(1);
+    // The chip is back before the board serves, and no CPU is left for a bridge.
+    sim.set_health("edge-a", 0, DeviceHealth::Healthy);
+    assert_eq!(story(&mut sim), ["-npu>gpu", "+npu", "-gpu>npu"]);
 }

@@ -267,6 +267,12 @@ pub fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
         .problem
         .as_ref()
         .is_some_and(|p| matches!(p.code, ReasonCode::DeviceUnhealthy | ReasonCode::AgentSilent));
+    // It draws too much, and has nowhere to go.
+    let is_excess = slot
+        .problem
+        .as_ref()
+        .is_some_and(|problem| problem.code == ReasonCode::PowerBudgetExceeded);
+    let is_exceeded = || sim.plan().sites.iter().any(|site| site.exceeded.is_some());
     let agent_is_away = !sim.agents_down.is_empty() || silent_agents(&sim.world, sim.now).next().is_some();
     match &slot.target {
         Some(_) if awaits_agent => {
@@ -280,10 +286,12 @@ pub fn is_settled(sim: &Sim, slot: &SlotPlan) -> Result<(), TestCaseError> {
                 "{:?}",
                 slot
             );
-            prop_assert!(!slot.changing && slot.problem.is_none(), "{slot:?}");
+            prop_assert!(!slot.changing, "{slot:?}");
+            prop_assert!(slot.problem.is_none() || (is_excess && is_exceeded()), "{slot:?}");
         }
         None => {
             prop_assert!(slot.problem.is_some());
+            prop_assert!(ready.len() <= 1, "nothing may serve, and two do: {slot:?}");
             let has_device_less = device_less_fits(&sim.world, slot);
             prop_assert!(
                 !ready.is_empty() || !has_device_less,

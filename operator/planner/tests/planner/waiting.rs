@@ -3,9 +3,9 @@
 use crate::build::{at, key, node, with_devices, workload, world};
 use crate::sim::Sim;
 use jiff::ToSpan;
+use perwatt_crds::workload::PlacementMode;
 use perwatt_planner::outcome::{Change, PodPlan, ReasonCode};
-use perwatt_planner::world::PodState;
-use perwatt_planner::world::Role;
+use perwatt_planner::world::{Liveness, PodState, Role};
 use perwatt_planner::{Assignment, pod_name, slot_hash};
 
 const SLOT: &str = "replica-0";
@@ -167,4 +167,21 @@ fn names_fit_and_differ_in_whatever_they_are_a_function_of() {
     assert!(longest.len() <= 63, "{longest}");
     assert_eq!(slot_hash("replica-0").len(), 10);
     assert_ne!(slot_hash("replica-0"), slot_hash("replica-1"));
+}
+
+#[test]
+fn a_pod_that_never_got_its_room_is_looked_at_again_on_a_silent_node_too() {
+    let mut sim = started();
+    sim.world.workloads.get_mut(&key("gate")).unwrap().mode = PlacementMode::PerSite;
+    sim.world.pods.clear();
+    sim.agents_down.insert("edge-a".to_owned());
+    let plan = sim.plan();
+    sim.apply(&plan);
+    sim.tick();
+    let since = sim.now;
+    sim.world.nodes.get_mut("edge-a").unwrap().liveness = Liveness::Silent { since };
+    assert_eq!(sim.plan().changes, []);
+    assert_eq!(sim.plan().wake_at, Some(at(60)));
+    sim.converge();
+    assert_eq!(sim.owned().count(), 0);
 }
