@@ -151,13 +151,14 @@ impl Focus {
                 PlacementMode::PerSite | PlacementMode::Replicas => {}
             }
         }
-        let opened_names: BTreeSet<&str> = opened.iter().map(|node| index.name(*node)).collect();
         let mut improvable: BTreeMap<&WorkloadKey, Vec<&SlotPlan>> = BTreeMap::new();
         for slot in &last.slots {
             if is_unsettled(slot) || focus.is_near(node_of(slot)) {
                 focus.add(&slot.workload, &slot.slot);
             } else if is_improvable(slot) {
-                let on_opened = node_of(slot).is_some_and(|node| opened_names.contains(node));
+                // Its own pods there give way, those too that it left behind and that still stop.
+                let own = index.pods_of(&slot.workload, &slot.slot).iter();
+                let on_opened = own.filter_map(|own| own.node).any(|node| opened.contains(&node));
                 if on_opened {
                     focus.add(&slot.workload, &slot.slot);
                 } else {
