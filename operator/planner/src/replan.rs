@@ -137,6 +137,13 @@ impl Focus {
         focus.add_nodes_of(index, &last.changes);
         // Who waited there may wait no more.
         focus.nodes.extend(last.wished.iter().cloned());
+        // Nor may what was kept free there for a pod that was still to be made.
+        let promised = last
+            .slots
+            .iter()
+            .filter(|slot| changed.workloads.contains(&slot.workload));
+        let promised = promised.filter(|slot| is_unsettled(slot)).filter_map(node_of);
+        focus.nodes.extend(promised.map(str::to_owned));
         let opened = focus.opened(index);
         for (key, workload) in &index.world.workloads {
             match workload.mode {
