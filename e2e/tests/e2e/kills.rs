@@ -13,7 +13,7 @@ pub fn kill(program: &str, pod_uid: &str) {
     perwatt_e2e::product::kill(program, pod_uid).expect("killed");
 }
 
-async fn operator_uid(world: &World<'_>) -> String {
+pub async fn operator_uid(world: &World<'_>) -> String {
     world.kubectl(&format!("-n {NAMESPACE} get pod -l app.kubernetes.io/name=perwatt-operator -o jsonpath={{.items[0].metadata.uid}}")).await
 }
 

@@ -11,6 +11,7 @@
 mod api;
 mod dark;
 mod devices;
+mod disturbed;
 mod faults;
 mod kills;
 mod models;
@@ -197,6 +198,12 @@ async fn the_product_keeps_its_promises_on_a_real_cluster() {
         .run_in_full(
             "a revision that is slower, one that errs and one that takes more energy go back",
             rollouts::worse(&world),
+        )
+        .await;
+    steps
+        .run_in_full(
+            "a rollout outlives a killed operator, another spec and a node that is away",
+            disturbed::rollouts(&world),
         )
         .await;
     steps

@@ -8,7 +8,7 @@ use perwatt_e2e::demo::{self, ASIC_NODE, GPU_NODE};
 use perwatt_e2e::product::samples::{self, Samples, Streaming};
 use perwatt_e2e::product::traffic::{Reply, now, tally};
 
-const WORKLOAD: (&str, &str) = ("audio", "rolling");
+pub const WORKLOAD: (&str, &str) = ("audio", "rolling");
 const SLOTS: i32 = 3;
 /// Requests a second on each node.
 const RATE: u32 = 60;
@@ -65,16 +65,16 @@ const POLICIES: [(&str, &str); 2] = [
 ",
     ),
 ];
-const NETWORK: &str = "motion.nir";
+pub const NETWORK: &str = "motion.nir";
 /// Neurons that make the example's network many times slower.
 const BURDEN: usize = 20_000;
 
 /// A workload whose revisions are tried, and requests that flow to it.
-struct Rolling<'a> {
-    world: &'a World<'a>,
+pub struct Rolling<'a> {
+    pub world: &'a World<'a>,
     clients: [Streaming; 2],
     /// The revision that serves.
-    good: String,
+    pub good: String,
 }
 
 /// A revision that is worse.
@@ -114,9 +114,12 @@ pub async fn worse(world: &World<'_>) {
     let samples = samples::motion().expect("samples");
     let model = Model::motion();
     let first = model.load(world, "rolling-1").await;
-    let slow = Model::motion();
-    slow.add_network("slow.nir", &slow.heavier(BURDEN));
-    let slow = slow.load(world, "rolling-slow").await;
+    // A rejected revision is not tried again: there are two of them.
+    let heavy = Model::motion();
+    heavy.add_network("slow.nir", &heavy.heavier(BURDEN));
+    let slow = heavy.load(world, "rolling-slow").await;
+    heavy.edit(|text| text.replace("version: \"1\"", "version: \"2\""));
+    let hungry = heavy.load(world, "rolling-hungry").await;
     let erring = Model::motion();
     erring.add_table("table.onnx", half_of(&samples));
     let erring = erring.load(world, "rolling-erring").await;
@@ -133,7 +136,7 @@ pub async fn worse(world: &World<'_>) {
         worse("errs", &erring, "table.onnx", "frugal", "the error rate"),
         worse(
             "takes more energy (emulated)",
-            &slow,
+            &hungry,
             "slow.nir",
             "frugal",
             "the energy per inference",
@@ -155,7 +158,7 @@ fn half_of(samples: &Samples) -> usize {
     counts[counts.len() / 2]
 }
 
-fn state(status: &InferenceWorkloadStatus) -> &str {
+pub fn state(status: &InferenceWorkloadStatus) -> &str {
     status
         .rollout
         .as_ref()
@@ -169,7 +172,7 @@ fn by<'a>(replies: &'a [Reply], revision: &'a str) -> impl Iterator<Item = &'a R
 }
 
 impl<'a> Rolling<'a> {
-    async fn start(world: &'a World<'a>, image: &str) -> Self {
+    pub async fn start(world: &'a World<'a>, image: &str) -> Self {
         world.apply(PROFILE).await.expect("it applies");
         for (name, judged) in POLICIES {
             let policy = POLICY.replace("NAME", name) + judged;
@@ -224,25 +227,32 @@ impl<'a> Rolling<'a> {
             .await;
         let ready = compared.conditions.iter().find(|found| found.type_ == "Ready");
         assert_eq!(ready.map(|ready| ready.status.as_str()), Some("True"));
-        let done = self
-            .world
-            .status("the good revision passed all cohorts", WORKLOAD, |status| {
-                state(status) == "Complete"
-            })
-            .await;
-        let rollout = done.rollout.clone().expect("a rollout");
+        let done = self.completes().await;
+        let rollout = done.rollout.expect("a rollout");
         assert_eq!(rollout.cohorts.len(), 3);
-        for cohort in &rollout.cohorts {
-            assert_eq!(cohort.verdict.as_deref(), Some("Pass"), "{cohort:?}");
-            assert_eq!(cohort.slots, 1, "{cohort:?}");
-        }
         for pair in rollout.cohorts.windows(2) {
             let (closed, opened) = (pair[0].closed.as_ref(), pair[1].opened.as_ref());
             assert!(closed.map(|time| time.0) <= opened.map(|time| time.0), "{pair:?}");
         }
-        self.good = done.revision.expect("a revision");
+    }
+
+    /// The present revision passes all cohorts, and answers everywhere.
+    pub async fn completes(&mut self) -> InferenceWorkloadStatus {
+        let done = self
+            .world
+            .status("the revision passed all cohorts", WORKLOAD, |status| {
+                state(status) == "Complete" && status.revision.as_ref() != Some(&self.good)
+            })
+            .await;
+        let cohorts = done.rollout.iter().flat_map(|rollout| &rollout.cohorts);
+        for cohort in cohorts {
+            assert_eq!(cohort.verdict.as_deref(), Some("Pass"), "{cohort:?}");
+            assert!(cohort.slots > 0, "{cohort:?}");
+        }
+        self.good = done.revision.clone().expect("a revision");
         self.answers(&self.good).await;
         assert_eq!(done.history[0].outcome, "Complete");
+        done
     }
 
     /// A revision that is worse is rejected in its first cohort, for what is wrong with it.
@@ -291,7 +301,7 @@ impl<'a> Rolling<'a> {
         );
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         let mut replies = Vec::new();
         for client in self.clients {
             replies.extend(client.traffic.stop().await.expect("the client ends"));
@@ -307,7 +317,7 @@ impl<'a> Rolling<'a> {
     }
 }
 
-async fn apply(world: &World<'_>, image: &str, artifact: &str, policy: &str) {
+pub async fn apply(world: &World<'_>, image: &str, artifact: &str, policy: &str) {
     let manifest = MANIFEST
         .replace("IMAGE", image)
         .replace("ARTIFACT", artifact)
