@@ -263,7 +263,8 @@ fn render(key: &WorkloadKey, baseline: &Baseline, source: Source, forecasts: &[F
             Source::Declared => "spec.expectedRatePerMinute",
             Source::Counted => "counted by runtimes",
         };
-        let _ = write!(text, ", {rate:.2} requests/s each ({from})");
+        let rate = (rate * 1e2).round() / 1e2;
+        let _ = write!(text, ", {rate} requests/s each ({from})");
     }
     let _ = writeln!(text);
     for forecast in forecasts {
@@ -301,7 +302,8 @@ fn render_cohort(forecast: &Forecast) -> String {
     } = forecast;
     let names: Vec<_> = slots.iter().take(NAMED).map(String::as_str).collect();
     let more = slots.len().saturating_sub(NAMED);
-    let mut text = format!("\n{}: {} slots", cohort.name, slots.len());
+    let many = if slots.len() == 1 { "slot" } else { "slots" };
+    let mut text = format!("\n{}: {} {many}", cohort.name, slots.len());
     if !names.is_empty() {
         let _ = write!(text, " ({}", names.join(", "));
         let _ = match more {
@@ -412,8 +414,8 @@ spec:
     fn cohorts_are_told_with_their_slots_and_what_can_be_seen_in_what_time() {
         let text = tell(WANTED, Some(20.0)).unwrap();
         for part in [
-            "lines/gate: 3 slots, 20.00 requests/s each (--rate)",
-            "canary: 1 slots (edge-a); bakes 60 s, waits at most 24 h",
+            "lines/gate: 3 slots, 20 requests/s each (--rate)",
+            "canary: 1 slot (edge-a); bakes 60 s, waits at most 24 h",
             "rest: 2 slots (edge-b, edge-c); bakes 120 s",
             "of the error rate can be seen in",
             "is everywhere after 3 min to",

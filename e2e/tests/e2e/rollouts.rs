@@ -217,6 +217,7 @@ impl<'a> Rolling<'a> {
 
     /// A good revision passes one cohort after the other.
     async fn arrives(&mut self, image: &str) {
+        let [shortest, longest] = self.preview(image).await;
         apply(self.world, image, NETWORK, "standard").await;
         let compared = self
             .world
@@ -234,6 +235,39 @@ impl<'a> Rolling<'a> {
             let (closed, opened) = (pair[0].closed.as_ref(), pair[1].opened.as_ref());
             assert!(closed.map(|time| time.0) <= opened.map(|time| time.0), "{pair:?}");
         }
+        let end = &done.history[0];
+        let took = end.ended.0.duration_since(end.began.0).as_secs();
+        assert!(
+            (shortest..=longest).contains(&took),
+            "{took} s, told were {shortest} to {longest} s"
+        );
+        println!("      a good one took {took} s, told were {shortest} to {longest} s");
+    }
+
+    /// Seconds between which a good revision is everywhere, as `rollout preview` tells.
+    async fn preview(&self, image: &str) -> [i64; 2] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), manifest(image, NETWORK, "standard")).expect("written");
+        let path = file.path().display().to_string();
+        let text = self
+            .world
+            .perwatt(&["rollout", "preview", "--filename", &path])
+            .await;
+        assert!(text.contains("audio/rolling: 3 slots"), "{text}");
+        let (_, times) = text.split_once("is everywhere after ").expect(&text);
+        let (shortest, longest) = times
+            .trim_end_matches(['.', '\n'])
+            .split_once(" to ")
+            .expect(&text);
+        [shortest, longest].map(|time| {
+            let (number, unit) = time.split_once(' ').expect(&text);
+            let seconds = match unit {
+                "s" => 1,
+                "min" => 60,
+                _ => 3_600,
+            };
+            number.parse::<i64>().expect(&text) * seconds
+        })
     }
 
     /// The present revision passes all cohorts, and answers everywhere.
@@ -318,9 +352,13 @@ impl<'a> Rolling<'a> {
 }
 
 pub async fn apply(world: &World<'_>, image: &str, artifact: &str, policy: &str) {
-    let manifest = MANIFEST
+    let manifest = manifest(image, artifact, policy);
+    world.apply(&manifest).await.expect("it applies");
+}
+
+fn manifest(image: &str, artifact: &str, policy: &str) -> String {
+    MANIFEST
         .replace("IMAGE", image)
         .replace("ARTIFACT", artifact)
-        .replace("POLICY", policy);
-    world.apply(&manifest).await.expect("it applies");
+        .replace("POLICY", policy)
 }

@@ -115,7 +115,9 @@ pub async fn broken(world: &World<'_>) {
         let printed = world.kubectl(arguments).await;
         settings.bind(|| insta::assert_snapshot!(name, printed));
     }
-    let explained = explain(world, "speech-gate").await;
+    let explained = world
+        .perwatt(&["explain", "speech-gate", "--namespace", "audio"])
+        .await;
     settings.bind(|| insta::assert_snapshot!("broken-perwatt-explain", explained));
     world
         .product
@@ -125,23 +127,6 @@ pub async fn broken(world: &World<'_>) {
     world
         .status("the ASIC serves again", WORKLOAD, |status| settled(status, "npu"))
         .await;
-}
-
-/// What `kubectl perwatt explain` prints.
-pub async fn explain(world: &World<'_>, workload: &str) -> String {
-    let program = perwatt_e2e::programs::find("kubectl-perwatt").expect("it is built");
-    let output = tokio::process::Command::new(program)
-        .args(["explain", workload, "--namespace", "audio"])
-        .env("KUBECONFIG", world.cluster.kubeconfig())
-        .output()
-        .await
-        .expect("it runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub async fn first(world: &World<'_>) {

@@ -78,6 +78,23 @@ impl World<'_> {
             .map_err(|error| error.to_string())
     }
 
+    /// What `kubectl perwatt` prints.
+    pub async fn perwatt(&self, arguments: &[&str]) -> String {
+        let program = perwatt_e2e::programs::find("kubectl-perwatt").expect("it is built");
+        let output = tokio::process::Command::new(program)
+            .args(arguments)
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .output()
+            .await
+            .expect("it runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     pub async fn status(
         &self,
         what: &str,

@@ -1,7 +1,6 @@
 //! What moves a slot that serves: each trigger with requests flowing, of which none is lost.
 
 use crate::models::Model;
-use crate::serving::explain;
 use crate::support::{World, settled};
 use kube::api::Api;
 use perwatt_crds::EdgeSite;
@@ -268,7 +267,7 @@ pub async fn of_models(world: &World<'_>) {
     let slowest = status.figures.iter().find(|figure| figure.variant == "npu");
     let p99 = slowest.and_then(|figure| figure.p99_microseconds);
     assert!(p99 > Some(30_000), "{:?}", status.figures);
-    let table = explain(world, QUICK.1).await;
+    let table = world.perwatt(&["explain", QUICK.1, "--namespace", QUICK.0]).await;
     assert!(table.contains("placement.latency.p99 asks for 30ms"), "{table}");
 
     let given_up = world

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Chance with which a difference is to be seen in the time that is given.
 pub const POWER: f64 = 0.95;
+/// Nearly all of them.
+const ALL: f64 = 0.999;
 /// Turns after which a forecast gives up: two years.
 const MOST_TURNS: u32 = 1_024;
 /// Largest growth of wealth that one turn can bring: see [`crate::wealth`].
@@ -107,12 +109,14 @@ pub fn smallest(
         detect(rule, effect, plan, settings, Verdict::Fail).is_some_and(|detection| detection.time <= within)
     };
     let limit = shown(rule.limit);
-    let most = if matches!(rule.limit, Limit::IncreasePermille(_)) {
-        9.0
-    } else {
-        limit * 1e3
+    let most = match rule.limit {
+        Limit::IncreasePermille(_) => 9.0,
+        // No more than all requests can fail, nor can all answers but differ.
+        Limit::IncreaseMillionths(_) => (limit * 1e3).min(ALL - plan.rate),
+        Limit::MaximumMillionths(_) => (limit * 1e3).min(ALL),
+        Limit::IncreaseMicroseconds(_) | Limit::IncreasePerDay(_) => limit * 1e3,
     };
-    Ok(seen(most).then(|| crate::switchback::bisect(limit, most, seen)))
+    Ok((most > limit && seen(most)).then(|| crate::switchback::bisect(limit, most, seen)))
 }
 
 /// Fewest units, half of them canaries, with which units that run one revision each can tell revisions apart.
@@ -132,10 +136,15 @@ pub fn sentence(
     settings: &Settings,
 ) -> Result<String, SettingsError> {
     let start = format!(
-        "with {} nodes and {} requests/s",
-        plan.units, plan.requests_per_second
+        "with {} {} and {} requests/s",
+        plan.units,
+        if plan.units == 1 { "node" } else { "nodes" },
+        (plan.requests_per_second * 1e2).round() / 1e2
     );
-    let minutes = |time: Duration| format!("{:.0} min", (time.as_secs_f64() / 60.0).ceil());
+    let minutes = |time: Duration| match time.as_secs().div_ceil(60) {
+        minutes @ 0..180 => format!("{minutes} min"),
+        minutes => format!("{} h", minutes.div_ceil(60)),
+    };
     let Some(effect) = smallest(rule, within, plan, settings)? else {
         return Ok(format!(
             "{start}, nothing about {} can be seen in {}",

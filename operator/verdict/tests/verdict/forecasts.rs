@@ -3,7 +3,7 @@
 use perwatt_simulate::power::{CANARIES, plan, run};
 use perwatt_verdict::judgement::Outcome;
 use perwatt_verdict::preview::{acceptance, rejection, sentence, smallest};
-use perwatt_verdict::{Metric, Settings};
+use perwatt_verdict::{Limit, Metric, Rule, Settings};
 use std::time::Duration;
 
 #[test]
@@ -71,6 +71,23 @@ fn more_time_or_more_nodes_show_smaller_differences() {
         text.contains("% of p95 can be seen in 25 min; one that is as good passes in "),
         "{text}"
     );
+}
+
+#[test]
+fn no_more_than_all_requests_can_fail() {
+    let settings = Settings::default();
+    let within = Duration::from_secs(3_600);
+    for millionths in [1_000, 10_000, 100_000, 500_000] {
+        let rule = Rule {
+            metric: Metric::ErrorRate,
+            limit: Limit::IncreaseMillionths(millionths),
+        };
+        let seen = smallest(rule, within, &plan(3), &settings).unwrap().unwrap();
+        assert!(
+            (f64::from(millionths) / 1e6..1.0).contains(&seen),
+            "{millionths}: {seen}"
+        );
+    }
 }
 
 #[test]
