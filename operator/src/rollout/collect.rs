@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use perwatt_crds::names;
-use perwatt_planner::world::WorkloadKey;
+use perwatt_planner::world::{Role, WorkloadKey};
 use perwatt_rollout::{Mode, Order, Record, order};
 use perwatt_verdict::evidence::{Turn, Unit};
 use perwatt_verdict::{Evidence, Judgement, Settings, judge};
@@ -224,7 +224,10 @@ fn build_pod(
     };
     let seed = key.seed(&workload.to_string(), &candidate, &slot);
     let order = order(record, &slot, seed, now);
-    let counts = own.is_some_and(|rolling| Some(rolling.record.cohort_of(&slot)) == rolling.record.current());
+    // A bridge serves for seconds, from another place: its few requests would be a series that never gets more.
+    let is_bridge = label(names::LABEL_ROLE).as_deref() == Some(Role::Bridge.as_str());
+    let counts = !is_bridge
+        && own.is_some_and(|rolling| Some(rolling.record.cohort_of(&slot)) == rolling.record.current());
     let series = match note(names::ANNOTATION_PROFILE) {
         Some(profile) => format!("{} on {profile}", label(names::LABEL_VARIANT)?),
         None => label(names::LABEL_VARIANT)?,
@@ -368,23 +371,26 @@ async fn note(seen: &Seen, task: &Task, answers: Vec<(&TaskPod, Spoken)>) -> boo
     let (Some(evidence), Some((cohort, settings))) = (evidence, task.judged.clone()) else {
         return changed;
     };
-    let slots: HashSet<_> = task
-        .pods
-        .iter()
-        .filter(|pod| pod.counts)
-        .map(|pod| pod.slot.clone())
-        .collect();
-    let judged = tokio::task::spawn_blocking(move || {
-        let mut evidence = evidence;
-        evidence.units.retain(|name, _| slots.contains(slot_of(name)));
-        judge(&evidence, &settings)
-    });
+    let evidence = judged_part(evidence, &task.pods);
+    let judged = tokio::task::spawn_blocking(move || judge(&evidence, &settings));
     let Ok(Ok(judgement)) = judged.await else {
         return changed;
     };
     let mut inner = seen.lock();
     let before = inner.judgements.insert(rollout, (cohort, judgement.clone()));
     changed | (before != Some((cohort, judgement)))
+}
+
+/// The evidence of slots that are judged, of the way in which they are served now. What was seen of another way is kept
+/// for when a slot returns to it: nobody waits for more of it until then.
+fn judged_part(mut evidence: Evidence, pods: &[TaskPod]) -> Evidence {
+    let counts = pods.iter().filter(|pod| pod.counts);
+    let served: HashSet<_> = counts
+        .map(|pod| (pod.slot.as_str(), pod.series.as_str()))
+        .collect();
+    let units = &mut evidence.units;
+    units.retain(|name, unit| served.contains(&(slot_of(name), unit.series.as_str())));
+    evidence
 }
 
 /// Between the slot and what tells units of one slot apart.
@@ -497,4 +503,72 @@ async fn read<T: for<'a> Deserialize<'a>>(url: &str, request: reqwest::RequestBu
             |error| tracing::warn!(%url, %error, "a runtime with two revisions cannot be understood"),
         )
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(slot: &str, series: &str, counts: bool) -> TaskPod {
+        TaskPod {
+            uid: format!("{slot} {series}"),
+            address: "10.0.0.1".to_owned(),
+            slot: slot.to_owned(),
+            series: series.to_owned(),
+            token: String::new(),
+            order: Order {
+                mode: Mode::Compare,
+                seed: 1,
+                block_seconds: 2,
+                mirror_per_minute: 0,
+                generation: 1,
+            },
+            counts,
+        }
+    }
+
+    fn asked(times: u64) -> Spoken {
+        Spoken {
+            known: Known {
+                measuring: (times, 0),
+                ..Known::default()
+            },
+            turns: Vec::new(),
+            confidence_edges: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_slot_is_judged_by_the_way_in_which_it_is_served_now() {
+        let mut evidence = Evidence::new("new", "old");
+        let (cpu, npu) = (pod("a", "cpu", true), pod("a", "npu on chip", true));
+        add(&mut evidence, &cpu, asked(3));
+        add(&mut evidence, &npu, asked(5));
+        add(&mut evidence, &pod("b", "cpu", true), asked(7));
+        assert_eq!(evidence.units.len(), 3);
+        let judged = |pods: &[TaskPod]| -> Vec<(String, u64)> {
+            let part = judged_part(evidence.clone(), pods);
+            let units = part.units.into_values();
+            units.map(|unit| (unit.series, unit.measuring.asked)).collect()
+        };
+        let series = |of: &[(&str, u64)]| -> Vec<(String, u64)> {
+            of.iter()
+                .map(|(name, asked)| ((*name).to_owned(), *asked))
+                .collect()
+        };
+        assert_eq!(judged(std::slice::from_ref(&cpu)), series(&[("cpu", 3)]));
+        assert_eq!(judged(std::slice::from_ref(&npu)), series(&[("npu on chip", 5)]));
+        let other = pod("b", "cpu", false);
+        assert_eq!(
+            judged(&[npu, other]),
+            series(&[("npu on chip", 5)]),
+            "b is not judged yet"
+        );
+        assert_eq!(judged(&[]), series(&[]));
+        assert_eq!(
+            judged(&[cpu]),
+            series(&[("cpu", 3)]),
+            "it is there again when it counts"
+        );
+    }
 }
