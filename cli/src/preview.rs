@@ -3,7 +3,7 @@
 use crate::explain::{ExplainError, connect};
 use crate::plan::{PlanArgs, PlanError, Wanted, bare_revision, load};
 use clap::Args;
-use futures::StreamExt;
+use futures::{AsyncReadExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
@@ -11,8 +11,8 @@ use kube::{Client, ResourceExt};
 use perwatt_crds::{InferenceWorkload, RolloutPolicy, names};
 use perwatt_operator::rollout::policy::build_policy;
 use perwatt_operator::rollout::preview::{Baseline, Forecast, forecast};
-use perwatt_planner::world::WorkloadKey;
-use perwatt_verdict::Sketch;
+use perwatt_planner::world::{Role, WorkloadKey};
+use perwatt_verdict::{Counts, Sketch};
 use serde::Deserialize;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -20,6 +20,12 @@ use std::time::Duration;
 
 /// Runtimes that are asked what they counted.
 const ASKED: usize = 8;
+/// How long one may take, and the most bytes and records that are read of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_LIMIT: u64 = 1024 * 1024;
+const RECORDS: usize = 32;
+/// Seconds. No runtime counts for longer, and a clock that says so is wrong.
+const YEAR: u64 = 366 * 86_400;
 /// Slots of a cohort that are named.
 const NAMED: usize = 5;
 
@@ -30,8 +36,14 @@ pub struct PreviewArgs {
     #[command(flatten)]
     pub plan: PlanArgs,
     /// Requests a second of one slot; default: spec.expectedRatePerMinute, else what runtimes counted
-    #[arg(long)]
+    #[arg(long, value_parser = parse_rate)]
     pub rate: Option<f64>,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok();
+    rate.filter(|rate| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| format!("{text} is no number of requests a second above 0"))
 }
 
 /// Why nothing can be told.
@@ -203,24 +215,18 @@ async fn baseline(
     rate: Option<f64>,
 ) -> (Baseline, Source) {
     let mut baseline = Baseline::default();
-    let mut seconds = 0;
+    let mut rates = Vec::new();
     if let Some(client) = client {
-        let pods = wanted.snapshot.pods.iter().filter(|pod| is_of(pod, key));
+        let pods = wanted.snapshot.pods.iter().filter(|pod| serves(pod, key));
         let asked = futures::stream::iter(pods.take(ASKED).map(|pod| ask(client, pod)));
         let answers: Vec<_> = asked.buffer_unordered(ASKED).collect().await;
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
         for counted in answers.into_iter().flatten() {
-            seconds += now.saturating_sub(counted.epoch_unix_seconds);
-            baseline.counts.fallbacks += counted.fallbacks;
-            baseline.counts.failed += counted.unanswered;
-            for record in counted.records {
-                baseline.counts.answered += record.answered;
-                baseline.counts.latency.add(&record.latency);
-            }
+            rates.extend(add(&mut baseline.counts, counted, now));
         }
     }
-    #[allow(clippy::cast_precision_loss, reason = "a rate of counts")]
-    let counted = (seconds > 0).then(|| baseline.counts.requests() as f64 / seconds as f64);
+    rates.sort_by(f64::total_cmp);
+    let counted = rates.get(rates.len() / 2).copied();
     let declared = workload
         .spec
         .expected_rate_per_minute
@@ -234,9 +240,33 @@ async fn baseline(
     (baseline, source)
 }
 
-fn is_of(pod: &Pod, key: &WorkloadKey) -> bool {
+/// Adds what a runtime counted; gives its requests a second, where its clock can be believed.
+fn add(counts: &mut Counts, counted: Counted, now: u64) -> Option<f64> {
+    let mut requests = counted.unanswered;
+    for record in counted.records.into_iter().take(RECORDS) {
+        // What a broken runtime tells is left out.
+        if record.latency.check().is_err() {
+            continue;
+        }
+        requests = requests.saturating_add(record.answered);
+        counts.answered = counts.answered.saturating_add(record.answered);
+        counts.latency.add(&record.latency);
+    }
+    counts.fallbacks = counts.fallbacks.saturating_add(counted.fallbacks);
+    counts.failed = counts.failed.saturating_add(counted.unanswered);
+    let began = counted.epoch_unix_seconds;
+    let seconds = now.checked_sub(began).filter(|seconds| *seconds > 0)?;
+    #[allow(clippy::cast_precision_loss, reason = "a rate of counts")]
+    (seconds < YEAR).then(|| requests as f64 / seconds as f64)
+}
+
+/// Whether a pod serves a slot of the workload.
+fn serves(pod: &Pod, key: &WorkloadKey) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.namespace().as_deref() == Some(&key.namespace)
         && pod.labels().get(names::LABEL_WORKLOAD) == Some(&key.name)
+        && pod.labels().get(names::LABEL_ROLE).map(String::as_str) == Some(Role::Serving.as_str())
+        && phase == Some("Running")
         && pod.metadata.deletion_timestamp.is_none()
 }
 
@@ -249,9 +279,14 @@ async fn ask(client: &Client, pod: &Pod) -> Option<Counted> {
         names::PORT_OBSERVE
     );
     let request = http::Request::get(path).body(Vec::new()).ok()?;
-    let asked = tokio::time::timeout(Duration::from_secs(5), client.request_text(request));
-    let text = asked.await.ok()?.ok()?;
-    serde_json::from_str(&text).ok()
+    let asked = async {
+        let answer = client.request_stream(request).await.ok()?;
+        let mut body = Vec::new();
+        let read = answer.take(ANSWER_LIMIT).read_to_end(&mut body).await;
+        read.ok().map(|_| body)
+    };
+    let body = tokio::time::timeout(PATIENCE, asked).await.ok()??;
+    serde_json::from_slice(&body).ok()
 }
 
 fn render(key: &WorkloadKey, baseline: &Baseline, source: Source, forecasts: &[Forecast]) -> String {
@@ -272,7 +307,6 @@ fn render(key: &WorkloadKey, baseline: &Baseline, source: Source, forecasts: &[F
     }
     let times: Option<Vec<_>> = forecasts
         .iter()
-        .filter(|forecast| !forecast.slots.is_empty())
         .map(|forecast| forecast.time.filter(|_| !forecast.cohort.manual))
         .collect();
     let _ = match times {
@@ -281,8 +315,8 @@ fn render(key: &WorkloadKey, baseline: &Baseline, source: Source, forecasts: &[F
             writeln!(
                 text,
                 "\nA revision that is as good as the present one is everywhere after {} to {}.",
-                duration(sum(0)),
-                duration(sum(1))
+                duration(sum(0), Round::Down),
+                duration(sum(1), Round::Up)
             )
         }
         None => writeln!(
@@ -319,15 +353,15 @@ fn render_cohort(forecast: &Forecast) -> String {
     let _ = writeln!(
         text,
         "; bakes {}, waits at most {}{person}",
-        duration(cohort.bake),
-        duration(cohort.deadline)
+        duration(cohort.bake, Round::Down),
+        duration(cohort.deadline, Round::Down)
     );
     if let Some([shortest, longest]) = time {
         let _ = writeln!(
             text,
             "  one that is as good passes after {} to {}",
-            duration(*shortest),
-            duration(*longest)
+            duration(*shortest, Round::Down),
+            duration(*longest, Round::Up)
         );
     }
     for sentence in sentences {
@@ -336,13 +370,25 @@ fn render_cohort(forecast: &Forecast) -> String {
     text
 }
 
-fn duration(time: Duration) -> String {
+/// To which side a time is rounded.
+#[derive(Clone, Copy, Debug)]
+enum Round {
+    Up,
+    Down,
+}
+
+fn duration(time: Duration, round: Round) -> String {
     let seconds = time.as_secs();
-    match seconds {
-        0..180 => format!("{seconds} s"),
-        180..10_800 => format!("{} min", seconds.div_ceil(60)),
-        _ => format!("{} h", seconds.div_ceil(3_600)),
-    }
+    let (length, unit) = match seconds {
+        0..180 => (1, "s"),
+        180..36_000 => (60, "min"),
+        _ => (3_600, "h"),
+    };
+    let number = match round {
+        Round::Up => seconds.div_ceil(length),
+        Round::Down => seconds / length,
+    };
+    format!("{number} {unit}")
 }
 
 #[cfg(test)]
@@ -425,6 +471,27 @@ spec:
     }
 
     #[test]
+    fn what_runtimes_tell_is_added_and_clocks_that_cannot_be_right_are_not_believed() {
+        let counted = |began: u64, answered: u64| Counted {
+            epoch_unix_seconds: began,
+            unanswered: 10,
+            records: vec![Record {
+                answered,
+                latency: Sketch::default(),
+            }],
+            ..Counted::default()
+        };
+        let now = 1_800_000_000;
+        let mut counts = Counts::default();
+        assert_eq!(add(&mut counts, counted(now - 100, 190), now), Some(2.0));
+        assert_eq!((counts.answered, counts.failed), (190, 10));
+        for began in [0, now, now + 60] {
+            assert_eq!(add(&mut counts, counted(began, u64::MAX), now), None);
+        }
+        assert_eq!(counts.answered, u64::MAX);
+    }
+
+    #[test]
     fn what_cannot_be_told_is_said() {
         let unknown = tell(WANTED, None).unwrap();
         assert!(unknown.contains("give --rate"), "{unknown}");
@@ -434,6 +501,18 @@ spec:
         assert!(missing.contains("there is no RolloutPolicy careful"), "{missing}");
         let same = tell(&WANTED.replace("NEW", "OLD"), None).unwrap();
         assert!(same.contains("no rollout would begin"), "{same}");
+        let empty = tell(
+            &WANTED.replace("hostname: edge-a", "hostname: edge-z"),
+            Some(20.0),
+        )
+        .unwrap();
+        assert!(empty.contains("it selects no slot"), "{empty}");
+        assert!(empty.contains("cannot be foreseen"), "{empty}");
+        let rare = tell(WANTED, Some(0.001)).unwrap();
+        assert!(rare.contains("longer than the deadline"), "{rare}");
+        for rate in ["nan", "inf", "-5", "0", "many"] {
+            assert!(parse_rate(rate).is_err(), "{rate}");
+        }
         let other = tell(&WANTED.replace("{name: gate}", "{name: new}"), None).unwrap();
         assert!(other.contains("needs no gates"), "{other}");
     }

@@ -54,16 +54,10 @@ impl ApplyError {
         matches!(self, Self::SurvivorNotServing { .. } | Self::Stale { .. })
     }
 
-    /// Whether the object is gone, or another than it was seen.
+    /// Whether the object is there no more.
     #[must_use]
-    pub fn is_outdated(&self) -> bool {
-        match self {
-            Self::Api {
-                source: kube::Error::Api(status),
-                ..
-            } => status.is_not_found() || status.is_conflict(),
-            _ => matches!(self, Self::Stale { .. }),
-        }
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.is_not_found())
     }
 
     /// Whether the change may have been carried out all the same: nothing, or a failure of the server's own, was answered.

@@ -146,7 +146,7 @@ impl Engine {
         self.or_safe_value(&query, result)
     }
 
-    /// The same without the safe value, and without counting an error that no client may get to see.
+    /// The same without the safe value, and without counting an error as one that a client got.
     ///
     /// # Errors
     /// When it is shed, late, or no variant answers.

@@ -319,8 +319,9 @@ async fn errors_of_the_candidate_are_in_its_turns_though_no_client_sees_one() {
         format!("{}/v2/models/sum/infer", runtime.rest),
         reqwest::Client::new(),
     );
-    let mut turns = Vec::new();
+    let (mut turns, began) = (Vec::new(), std::time::Instant::now());
     while turns.is_empty() {
+        assert!(began.elapsed() < common::PATIENCE, "no turn was closed");
         let (_, sum) = ask(&url, &client, [99.0, 0.0, 0.0, 0.0]).await.unwrap();
         assert_eq!(sum, 99.0);
         let evidence: Value = serde_json::from_str(&runtime.text("evidence?after=0").await).unwrap();

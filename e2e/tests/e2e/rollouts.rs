@@ -106,7 +106,28 @@ pub async fn cohorts(world: &World<'_>) {
         says: "differing answers",
     };
     rolling.goes_back(&worse).await;
+    told(world).await;
     rolling.end().await;
+}
+
+/// Events of two rollouts.
+async fn told(world: &World<'_>) {
+    let events = world
+        .kubectl("-n audio get events -o jsonpath={range.items[*]}{.reason}{\"\\n\"}{end}")
+        .await;
+    let begun = events.lines().filter(|line| *line == "RolloutBegan").count();
+    assert_eq!(begun, 2, "each rollout is told once");
+    for reason in [
+        "CohortOpened",
+        "CohortPassed",
+        "RolloutComplete",
+        "RolloutRejected",
+    ] {
+        assert!(
+            events.lines().any(|line| line == reason),
+            "event {reason} is missing among\n{events}"
+        );
+    }
 }
 
 /// Revisions that are slower, err, or take more energy.
@@ -323,7 +344,8 @@ impl<'a> Rolling<'a> {
             .iter()
             .flat_map(|client| client.traffic.replies())
             .collect();
-        let late = by(&replies, &revision).find(|reply| reply.at >= settled);
+        let late = settled.min(gone + 5_000);
+        let late = by(&replies, &revision).find(|reply| reply.at >= late);
         assert!(late.is_none(), "it answers no more: {late:?}");
         println!(
             "      one that {}: rejected after {} ms, {} answers of {}: {}",

@@ -420,18 +420,14 @@ impl Course<'_> {
     /// Why there is no verdict.
     fn not_yet(&self) -> String {
         let slots = self.reachable().count();
-        let both = self
-            .reachable()
-            .filter(|slot| slot.carries == Carry::Both)
-            .count();
-        match self.sight.judgement {
+        let any = |wanted: &Carry| self.reachable().find(|slot| slot.carries == *wanted);
+        match (self.sight.judgement, any(&Carry::Nothing)) {
             _ if slots == 0 => "it has no slot that can be reached: nothing can be compared".to_owned(),
-            _ if both == 0 => {
-                "no slot carries both revisions, so that nothing can be compared: a person must decide"
-                    .to_owned()
-            }
-            Some(judgement) => judgement.sentence.clone(),
-            None => "there is no evidence yet".to_owned(),
+            (Some(judgement), _) if any(&Carry::Both).is_some() => judgement.sentence.clone(),
+            (None, _) if any(&Carry::Both).is_some() => "there is no evidence yet".to_owned(),
+            (_, Some(slot)) => format!("{} does not carry it now", slot.name),
+            _ => "no slot carries both revisions, so that nothing can be compared: a person must decide"
+                .to_owned(),
         }
     }
 

@@ -89,8 +89,9 @@ impl Written {
                 }
                 Err(error) => {
                     all = false;
-                    // What was written is no more: a workload that was deleted and made again has another history.
-                    if error.is_outdated()
+                    // What was written is no more: a workload that was deleted and made again has another history. Where
+                    // somebody else wrote, the watch will show it.
+                    if error.is_gone()
                         && let Some(entry) = &write.entry
                     {
                         self.0.remove(&name_of(entry));

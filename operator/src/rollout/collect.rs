@@ -14,7 +14,7 @@ use perwatt_crds::names;
 use perwatt_planner::world::{Role, WorkloadKey};
 use perwatt_rollout::{Mode, Order, Record, order};
 use perwatt_verdict::evidence::{Turn, Unit};
-use perwatt_verdict::{Evidence, Judgement, Settings, judge};
+use perwatt_verdict::{Evidence, Judgement, Settings, SettingsError, Verdict, judge};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,6 +62,8 @@ struct TaskPod {
     order: Order,
     /// It is of the cohort that is judged.
     counts: bool,
+    /// It bridges a slot of that cohort.
+    bridges: bool,
 }
 
 /// What is known of a runtime.
@@ -226,8 +228,8 @@ fn build_pod(
     let order = order(record, &slot, seed, now);
     // A bridge serves for seconds, from another place: its few requests would be a series that never gets more.
     let is_bridge = label(names::LABEL_ROLE).as_deref() == Some(Role::Bridge.as_str());
-    let counts = !is_bridge
-        && own.is_some_and(|rolling| Some(rolling.record.cohort_of(&slot)) == rolling.record.current());
+    let is_judged =
+        own.is_some_and(|rolling| Some(rolling.record.cohort_of(&slot)) == rolling.record.current());
     let series = match note(names::ANNOTATION_PROFILE) {
         Some(profile) => format!("{} on {profile}", label(names::LABEL_VARIANT)?),
         None => label(names::LABEL_VARIANT)?,
@@ -239,7 +241,8 @@ fn build_pod(
         slot,
         series,
         order,
-        counts,
+        counts: is_judged && !is_bridge,
+        bridges: is_judged && is_bridge,
     };
     Some((workload, candidate, (incumbent, record.began), task_pod))
 }
@@ -371,8 +374,8 @@ async fn note(seen: &Seen, task: &Task, answers: Vec<(&TaskPod, Spoken)>) -> boo
     let (Some(evidence), Some((cohort, settings))) = (evidence, task.judged.clone()) else {
         return changed;
     };
-    let evidence = judged_part(evidence, &task.pods);
-    let judged = tokio::task::spawn_blocking(move || judge(&evidence, &settings));
+    let pods = task.pods.clone();
+    let judged = tokio::task::spawn_blocking(move || conclude(evidence, &pods, &settings));
     let Ok(Ok(judgement)) = judged.await else {
         return changed;
     };
@@ -381,15 +384,43 @@ async fn note(seen: &Seen, task: &Task, answers: Vec<(&TaskPod, Spoken)>) -> boo
     changed | (before != Some((cohort, judgement)))
 }
 
-/// The evidence of slots that are judged, of the way in which they are served now. What was seen of another way is kept
-/// for when a slot returns to it: nobody waits for more of it until then.
-fn judged_part(mut evidence: Evidence, pods: &[TaskPod]) -> Evidence {
+/// A cohort passes by the way in which its slots are served now: nobody waits for more of another way, which a slot has
+/// left. What was seen there still speaks against the revision, and is waited for again where a slot returns to it.
+fn conclude(
+    mut evidence: Evidence,
+    pods: &[TaskPod],
+    settings: &Settings,
+) -> Result<Judgement, SettingsError> {
+    let judged: HashSet<_> = pods
+        .iter()
+        .filter(|pod| pod.counts || pod.bridges)
+        .map(|pod| pod.slot.as_str())
+        .collect();
+    evidence.units.retain(|name, _| judged.contains(slot_of(name)));
+    let all = judge(&evidence, settings)?;
+    let units = evidence.units.len();
+    let now = served_now(evidence, pods);
+    if all.verdict == Verdict::Fail || now.units.len() == units {
+        return Ok(all);
+    }
+    let now = judge(&now, settings)?;
+    // It has a larger share of the chance of an error: only what all evidence shows is enough to go back.
+    Ok(match now.verdict {
+        Verdict::Fail => all,
+        Verdict::Pass | Verdict::Inconclusive => now,
+    })
+}
+
+/// The evidence of the way in which slots are served now; all of a slot that a bridge alone serves.
+fn served_now(mut evidence: Evidence, pods: &[TaskPod]) -> Evidence {
     let counts = pods.iter().filter(|pod| pod.counts);
-    let served: HashSet<_> = counts
+    let served: HashMap<_, _> = counts
         .map(|pod| (pod.slot.as_str(), pod.series.as_str()))
         .collect();
-    let units = &mut evidence.units;
-    units.retain(|name, unit| served.contains(&(slot_of(name), unit.series.as_str())));
+    evidence.units.retain(|name, unit| {
+        let series = served.get(slot_of(name));
+        series.is_none_or(|series| *series == unit.series)
+    });
     evidence
 }
 
@@ -507,7 +538,10 @@ async fn read<T: for<'a> Deserialize<'a>>(url: &str, request: reqwest::RequestBu
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use perwatt_verdict::{Arm, Limit, Metric, Rule};
 
     fn pod(slot: &str, series: &str, counts: bool) -> TaskPod {
         TaskPod {
@@ -524,51 +558,76 @@ mod tests {
                 generation: 1,
             },
             counts,
+            bridges: !counts,
         }
     }
 
-    fn asked(times: u64) -> Spoken {
-        Spoken {
-            known: Known {
-                measuring: (times, 0),
-                ..Known::default()
+    /// Turns with so many requests of each revision, of which the new one fails some.
+    fn seen(turns: u32, requests: u64, failed: u64) -> Spoken {
+        let counts = |failed: u64| perwatt_verdict::Counts {
+            milliseconds: 1_800,
+            answered: requests - failed,
+            failed,
+            ..perwatt_verdict::Counts::default()
+        };
+        let turn = |number: u32| Turn {
+            epoch: "e".to_owned(),
+            epoch_unix_seconds: 1,
+            number,
+            // A coin, as far as anybody can tell.
+            first: match (number * number / 3) % 2 {
+                0 => Arm::Canary,
+                _ => Arm::Incumbent,
             },
-            turns: Vec::new(),
+            canary: counts(failed),
+            incumbent: counts(0),
+            mirrored: perwatt_verdict::evidence::Mirrored::default(),
+        };
+        Spoken {
+            known: Known::default(),
+            turns: (1..=turns).map(turn).collect(),
             confidence_edges: Vec::new(),
         }
     }
 
+    fn settings() -> Settings {
+        let rule = Rule {
+            metric: Metric::ErrorRate,
+            limit: Limit::IncreaseMillionths(100_000),
+        };
+        Settings {
+            rules: vec![rule],
+            ..Settings::default()
+        }
+    }
+
     #[test]
-    fn a_slot_is_judged_by_the_way_in_which_it_is_served_now() {
-        let mut evidence = Evidence::new("new", "old");
+    fn a_cohort_passes_by_the_way_in_which_its_slots_are_served_now() {
         let (cpu, npu) = (pod("a", "cpu", true), pod("a", "npu on chip", true));
-        add(&mut evidence, &cpu, asked(3));
-        add(&mut evidence, &npu, asked(5));
-        add(&mut evidence, &pod("b", "cpu", true), asked(7));
-        assert_eq!(evidence.units.len(), 3);
-        let judged = |pods: &[TaskPod]| -> Vec<(String, u64)> {
-            let part = judged_part(evidence.clone(), pods);
-            let units = part.units.into_values();
-            units.map(|unit| (unit.series, unit.measuring.asked)).collect()
-        };
-        let series = |of: &[(&str, u64)]| -> Vec<(String, u64)> {
-            of.iter()
-                .map(|(name, asked)| ((*name).to_owned(), *asked))
-                .collect()
-        };
-        assert_eq!(judged(std::slice::from_ref(&cpu)), series(&[("cpu", 3)]));
-        assert_eq!(judged(std::slice::from_ref(&npu)), series(&[("npu on chip", 5)]));
-        let other = pod("b", "cpu", false);
+        let mut evidence = Evidence::new("new", "old");
+        add(&mut evidence, &cpu, seen(2, 50, 0));
+        add(&mut evidence, &npu, seen(40, 50, 0));
+        assert_eq!(evidence.units.len(), 2);
+        let verdict = |pods: &[TaskPod]| conclude(evidence.clone(), pods, &settings()).unwrap().verdict;
+        assert_eq!(verdict(std::slice::from_ref(&npu)), Verdict::Pass);
+        assert_eq!(verdict(&[cpu]), Verdict::Inconclusive, "there is little of it");
+        let bridge = pod("a", "cpu", false);
         assert_eq!(
-            judged(&[npu, other]),
-            series(&[("npu on chip", 5)]),
-            "b is not judged yet"
+            verdict(std::slice::from_ref(&bridge)),
+            Verdict::Inconclusive,
+            "it is not over"
         );
-        assert_eq!(judged(&[]), series(&[]));
-        assert_eq!(
-            judged(&[cpu]),
-            series(&[("cpu", 3)]),
-            "it is there again when it counts"
-        );
+        assert_eq!(verdict(&[bridge, npu]), Verdict::Pass);
+        assert_eq!(verdict(&[]), Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn what_failed_elsewhere_counts_though_the_slot_has_left() {
+        let (cpu, npu) = (pod("a", "cpu", true), pod("a", "npu on chip", true));
+        let mut evidence = Evidence::new("new", "old");
+        add(&mut evidence, &npu, seen(40, 50, 25));
+        add(&mut evidence, &cpu, seen(40, 50, 0));
+        let judged = conclude(evidence, &[cpu], &settings()).unwrap();
+        assert_eq!(judged.verdict, Verdict::Fail, "{}", judged.sentence);
     }
 }

@@ -17,6 +17,8 @@ use std::time::Duration;
 /// From the opening of a cohort until its slots carry the new revision, where nothing has to be fetched first; and how
 /// much later than its last turn a verdict is known.
 const OPENING: Duration = Duration::from_secs(60);
+/// What becomes of a cohort without slots that is not the last.
+const EMPTY: &str = "it selects no slot: the rollout would wait there for a person";
 /// Part of requests that fail where nothing is known of that.
 const ERRORS: f64 = 0.001;
 
@@ -38,8 +40,8 @@ pub struct Forecast {
     pub slots: BTreeSet<String>,
     /// What can be told of each metric; or why nothing can.
     pub sentences: Vec<String>,
-    /// The shortest and the longest time for a revision that is as good as the one before; nothing where that cannot be
-    /// foreseen, or where a person decides.
+    /// The shortest and the longest time, once it is open, for a revision that is as good as the one before; nothing where
+    /// that cannot be foreseen, or where a person decides whether it passes.
     pub time: Option<[Duration; 2]>,
 }
 
@@ -64,16 +66,26 @@ pub fn forecast(
     let taken: BTreeSet<_> = sets.iter().flatten().cloned().collect();
     let names = facts.iter().map(|slot| slot.name.clone());
     sets.push(names.filter(|name| !taken.contains(name)).collect());
-    let cohorts = policy.cohorts.iter().zip(sets);
+    let last = policy.cohorts.len().saturating_sub(1);
+    let cohorts = policy.cohorts.iter().zip(sets).enumerate();
     cohorts
-        .map(|(cohort, slots)| {
-            let of = facts.iter().filter(|slot| slots.contains(&slot.name));
-            let alone = refused(snapshot, key, before, of);
+        .map(|(place, (cohort, slots))| {
             let (sentences, time) = match &policy.analysis {
+                _ if slots.is_empty() && place < last => (vec![EMPTY.to_owned()], None),
+                _ if slots.is_empty() => (Vec::new(), Some([Duration::ZERO; 2])),
                 None => (Vec::new(), Some([cohort.bake, cohort.bake + OPENING])),
-                Some(_) if slots.is_empty() => (Vec::new(), None),
-                Some(_) if alone.is_some() => (alone.into_iter().collect(), None),
-                Some(settings) => tell(cohort, slots.len(), settings, baseline),
+                Some(settings) => {
+                    let of = facts.iter().filter(|slot| slots.contains(&slot.name));
+                    let has_pod = |slot: &&SlotFacts| pods.contains_key(&(key, slot.name.as_str()));
+                    let alone = refusals(snapshot, key, before, of.filter(has_pod));
+                    let both = slots.len() - alone.len();
+                    let (mut sentences, time) = match both {
+                        0 => (Vec::new(), None),
+                        both => tell(cohort, both, settings, baseline),
+                    };
+                    sentences.extend(describe(&alone, both));
+                    (sentences, time)
+                }
             };
             Forecast {
                 cohort: cohort.clone(),
@@ -85,27 +97,38 @@ pub fn forecast(
         .collect()
 }
 
-/// Why slots cannot carry both revisions: then nothing is compared there.
-fn refused<'a>(
+/// Slots whose pods cannot carry both revisions, and why: nothing is compared there. What a slot without a pod will get is
+/// not known.
+fn refusals<'a>(
     snapshot: &Snapshot,
     key: &WorkloadKey,
     before: &InferenceWorkloadSpec,
     slots: impl Iterator<Item = &'a SlotFacts>,
-) -> Option<String> {
-    let spec = &snapshot.workloads.get(key)?.spec;
-    let mut alone = slots.filter_map(|slot| {
+) -> Vec<(&'a str, &'static str)> {
+    let Some(workload) = snapshot.workloads.get(key) else {
+        return Vec::new();
+    };
+    let refused = slots.filter_map(|slot| {
         let profile = slot.profile.as_ref().and_then(|name| snapshot.profiles.get(name));
-        let why = refusal(spec, before, profile.map(AsRef::as_ref), true)?;
-        Some(format!(
-            "slot {} cannot carry both revisions: {why}; nothing is compared there, and a person decides",
-            slot.name
-        ))
+        let why = refusal(&workload.spec, before, profile.map(AsRef::as_ref), true)?;
+        Some((slot.name.as_str(), why))
     });
-    let first = alone.next()?;
-    Some(match alone.count() {
-        0 => first,
-        more => format!("{first} (so are {more} more)"),
-    })
+    refused.collect()
+}
+
+fn describe(alone: &[(&str, &str)], both: usize) -> Option<String> {
+    let (slot, why) = alone.first()?;
+    let more = match alone.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let then = match both {
+        0 => "a person decides",
+        _ => "the others decide",
+    };
+    Some(format!(
+        "{slot}{more} cannot carry both revisions: {why}; nothing is compared there, {then}"
+    ))
 }
 
 fn tell(
@@ -114,7 +137,8 @@ fn tell(
     settings: &Settings,
     baseline: &Baseline,
 ) -> (Vec<String>, Option<[Duration; 2]>) {
-    let Some(each) = baseline.requests_per_second.filter(|rate| *rate > 0.0) else {
+    let usable = |rate: &f64| rate.is_finite() && *rate > 0.0;
+    let Some(each) = baseline.requests_per_second.filter(usable) else {
         let why = "how many requests there are is not known: give --rate, or spec.expectedRatePerMinute";
         return (vec![why.to_owned()], None);
     };
@@ -154,6 +178,13 @@ fn tell(
                 .map(|(slowest, passes)| slowest.max(passes.time));
         }
     }
+    if let Some(late) = slowest.filter(|slowest| *slowest > cohort.deadline) {
+        sentences.push(format!(
+            "evidence enough takes {} h, longer than the deadline of the cohort",
+            late.as_secs().div_ceil(3_600)
+        ));
+        slowest = None;
+    }
     (sentences, slowest.map(|slowest| [cohort.bake, slowest + OPENING]))
 }
 
@@ -173,8 +204,6 @@ fn part(metric: Metric, counts: &Counts) -> f64 {
     let known = match metric {
         Metric::ErrorRate => part(counts.failed, requests),
         Metric::FallbackRate => part(counts.fallbacks, requests),
-        Metric::FalseAlarmRate => part(counts.feedback.false_alarm, counts.feedback.total()),
-        Metric::MissRate => part(counts.feedback.miss, counts.feedback.total()),
         // Two revisions of one model never agree on all.
         Metric::Disagreement => Some(0.01),
         _ => None,

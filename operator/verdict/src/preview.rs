@@ -32,7 +32,8 @@ pub struct Plan {
     pub mirrored_per_second: f64,
     /// Length of the first blocks.
     pub first_block: Duration,
-    /// Part of requests that count against the metric (errors, fallbacks, false alarms, misses); restarts a day.
+    /// Part of requests that count against the metric (errors, fallbacks, differing answers, false alarms, misses); restarts
+    /// a day.
     pub rate: f64,
     /// Latencies of the incumbent.
     pub latency: Sketch,
@@ -91,7 +92,12 @@ pub fn rejection(
 /// Where nothing can be judged by the settings.
 pub fn acceptance(rule: Rule, plan: &Plan, settings: &Settings) -> Result<Option<Detection>, SettingsError> {
     settings.check()?;
-    Ok(detect(rule, 0.0, plan, settings, Verdict::Pass))
+    // Of two that are as good some answers differ all the same.
+    let effect = match rule.metric {
+        Metric::Disagreement => plan.rate,
+        _ => 0.0,
+    };
+    Ok(detect(rule, effect, plan, settings, Verdict::Pass))
 }
 
 /// The smallest effect that is rejected in a time; nothing where not even tenfold is.

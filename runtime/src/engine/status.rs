@@ -287,6 +287,19 @@ impl Engine {
         variants.map(Variant::slowest).max().unwrap_or_default()
     }
 
+    /// How long a call of the variant that serves now usually takes; of the slowest where none does.
+    pub fn usual(&self) -> std::time::Duration {
+        let active = self.active().index.and_then(|index| self.variant(index));
+        let all = || {
+            self.slots
+                .iter()
+                .filter_map(Slot::variant)
+                .map(Variant::typical)
+                .max()
+        };
+        active.map(Variant::typical).or_else(all).unwrap_or_default()
+    }
+
     /// Whether a sequence is under way here.
     pub fn knows(&self, id: &SequenceId) -> bool {
         self.sequences.contains(id)

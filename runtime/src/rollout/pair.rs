@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const CANDIDATE_FAILED: &str = "CandidateFailed";
 /// The least time that a candidate leaves to the incumbent, where there is twice as much.
 const LEAST_FOR_INCUMBENT: Duration = Duration::from_millis(20);
+/// How often the incumbent's usual time is left to it.
+const USUAL_TIMES: u32 = 4;
 
 /// The revision on trial.
 pub struct Candidate {
@@ -187,13 +189,13 @@ impl Revisions {
         let is_incumbent = Arc::ptr_eq(engine, &self.incumbent);
         let deadline = query.deadline;
         if !is_incumbent {
-            query.deadline = earlier(deadline, self.incumbent.slowest());
+            query.deadline = earlier(deadline, self.incumbent.usual());
         }
         let mut result = engine.try_infer(&query).await;
         match &result {
             Err(error) if !is_incumbent => {
                 query.deadline = deadline;
-                result = self.stand_in(&query, engine, error).await;
+                result = self.stand_in(&mut query, engine, error).await;
                 engine = &self.incumbent;
             }
             Err(_) => {}
@@ -215,21 +217,34 @@ impl Revisions {
     /// The incumbent's answer to what the candidate did not answer.
     async fn stand_in(
         &self,
-        query: &Query,
+        query: &mut Query,
         candidate: &Engine,
         error: &InferError,
     ) -> Result<Answer, InferError> {
-        // The incumbent goes on with the sequence: the candidate's memory of it lacks this request.
+        // The time that the candidate took is none of the incumbent's latency.
+        let arrived = std::mem::replace(&mut query.arrived, Instant::now());
+        let answered = self.incumbent.try_infer(query).await;
+        query.arrived = arrived;
+        // Who answered goes on with the sequence: the candidate's memory of it lacks this request. Where neither did,
+        // as where the client's input is wrong, all stays as it was.
         if let Some(step) = &query.sequence {
-            candidate.forget(&step.id);
+            match &answered {
+                Ok(_) => candidate.forget(&step.id),
+                Err(_) => self.incumbent.forget(&step.id),
+            }
         }
-        let mut answer = self.incumbent.try_infer(query).await?;
+        let mut answer = answered?;
         // What the incumbent takes is no fault of the client's.
         if matches!(error, InferError::Invalid(_)) {
             candidate.telemetry.unanswered();
         }
-        self.incumbent.metrics.candidate_errors.inc();
-        answer.degraded = Some((CANDIDATE_FAILED.to_owned(), error.to_string()));
+        candidate.metrics.candidate_errors.inc();
+        answer.latency = arrived.elapsed();
+        let own = answer.degraded.take();
+        let own = own.map_or(String::new(), |(reason, message)| {
+            format!("; before it, {reason}: {message}")
+        });
+        answer.degraded = Some((CANDIDATE_FAILED.to_owned(), format!("{error}{own}")));
         Ok(answer)
     }
 
@@ -326,11 +341,11 @@ impl Revisions {
     }
 }
 
-/// A candidate's deadline: what it leaves is time for the incumbent, twice the longest that it took of late, but half of
-/// the time there is at most.
-fn earlier(deadline: Instant, slowest: Duration) -> Instant {
+/// A candidate's deadline: what it leaves is time for the incumbent, some times what that usually takes, but half of the
+/// time there is at most.
+fn earlier(deadline: Instant, usual: Duration) -> Instant {
     let left = deadline.saturating_duration_since(Instant::now());
-    let rest = (slowest * 2).max(LEAST_FOR_INCUMBENT).min(left / 2);
+    let rest = (usual * USUAL_TIMES).max(LEAST_FOR_INCUMBENT).min(left / 2);
     deadline.checked_sub(rest).unwrap_or(deadline)
 }
 

@@ -369,6 +369,13 @@ fn slots_that_cannot_carry_both_wait_for_a_person() {
     story.slots[0].carries = Carry::Alone;
     story.pass(61).expect(State::Progressing, Waits::Evidence, 1);
     assert!(story.said.contains("a person must decide"), "{}", story.said);
+    story.slots[0].carries = Carry::Nothing;
+    story.look();
+    assert!(
+        story.said.contains("edge-0 does not carry it now"),
+        "{}",
+        story.said
+    );
 }
 
 #[test]
